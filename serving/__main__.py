@@ -1,0 +1,16 @@
+"""The command line of the service: `python -m serving COMMAND`."""
+
+import sys
+
+from serving.cli import build_parser, run
+
+COMMANDS: tuple[str, ...] = ()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    return run(build_parser("serving", "Serve, verify and score digit models.", COMMANDS), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""The error types of the service; the text of each is written for the caller and safe to send.
+
+Must not know: transports. `serving.status` maps each type to an HTTP and a gRPC status.
+"""
+
+
+class ServingError(Exception):
+    """The base of every error whose text may be shown to the caller."""
+
+
+class InvalidInput(ServingError):
+    """The request or its tensors are malformed: says what was found and what was expected."""
+
+
+class UnreadablePicture(InvalidInput):
+    """The bytes are no picture of an accepted format, or a broken one."""
+
+
+class UnsupportedMediaType(InvalidInput):
+    """The body is of a kind that this route does not read."""
+
+
+class TooLarge(ServingError):
+    """A body, a picture or a batch is over a configured limit."""
+
+
+class ModelNotFound(ServingError):
+    """No such model, or no such version of it."""
+
+
+class Unsupported(ServingError):
+    """The protocol defines it, this service does not offer it."""
+
+
+class Unauthorized(ServingError):
+    """The call needs a token that was not given or is wrong."""
+
+
+class NotReady(ServingError):
+    """The model or the server is starting, draining or failed."""
+
+
+class QueueFull(ServingError):
+    """More images are waiting than the queue may hold.
+
+    Args:
+        text: what to tell the caller.
+        retry_after_s: seconds after which a new try makes sense, > 0.
+    """
+
+    def __init__(self, text: str, retry_after_s: float):
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(ServingError):
+    """The answer was not ready before the caller's deadline."""
+
+
+class ModelRejected(ServingError):
+    """A model failed a check and is not served.
+
+    Args:
+        check: the name of the check.
+        found: what was found, with its figure.
+        expected: what the check demands, with its bound.
+    """
+
+    def __init__(self, check: str, found: str, expected: str):
+        super().__init__(f"{check}: found {found}, expected {expected}")
+        self.check, self.found, self.expected = check, found, expected
+
+
+class ConfigurationError(ServingError):
+    """A setting has a value that cannot be used: names the setting, the value and what is expected."""

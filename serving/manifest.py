@@ -1,0 +1,153 @@
+"""The manifest of a published model version: a typed schema of `models/NAME/VERSION/manifest.json`.
+
+Must not know: how a model is trained, or how it is served.
+"""
+
+import base64
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from serving.errors import ModelRejected
+
+FILE_NAME = "manifest.json"
+MODEL_FILE_NAME = "model.onnx"
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+TenFractions = Annotated[list[Fraction], Field(min_length=10, max_length=10)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class TensorSpec(_Record):
+    """A graph input or output; a string in `shape` is a symbolic dimension."""
+
+    name: str
+    dtype: Literal["uint8", "float32"]
+    shape: list[int | str]
+
+
+class FileRecord(_Record):
+    """The model file that this manifest vouches for."""
+
+    name: str
+    sha256: Sha256
+    size_bytes: int
+
+
+class Accuracy(_Record):
+    """Right answers on one split, with the 95 % Wilson interval of the fraction."""
+
+    split: Literal["train", "validation", "test"]
+    correct: int
+    total: int
+    accuracy: Fraction
+    interval_95: tuple[Fraction, Fraction]
+
+
+class Check(_Record):
+    """One check that publication demanded: its figure, its bound, and that it held."""
+
+    name: str
+    figure: str
+    bound: str
+    passed: bool
+
+
+class GoldenDigit(_Record):
+    """A test digit with the logits that the published file gave for it."""
+
+    label: Annotated[int, Field(ge=0, le=9)]
+    pixels: str = Field(description="base64 of 784 bytes, row-major 28x28, 0 = paper, 255 = ink")
+    logits: Annotated[list[float], Field(min_length=10, max_length=10)]
+
+    def image(self) -> npt.NDArray[np.uint8]:
+        """Return the picture: uint8, shape (28, 28)."""
+        return np.frombuffer(base64.b64decode(self.pixels), np.uint8).reshape(28, 28)
+
+
+class TrainingRecord(_Record):
+    """How the weights came about, enough to make them again."""
+
+    architecture: str
+    recipe: str
+    hyperparameters: dict[str, float | int | str | bool | None]
+    seed: int
+    epochs: int
+    parameters: int
+    multiply_adds: int
+    device: str
+    code_commit: str
+    dataset_sha256: dict[str, Sha256]
+    packages: dict[str, str]
+
+
+class Acceptance(_Record):
+    """When a prediction counts as known; the figures say what the threshold costs and buys."""
+
+    min_confidence: Fraction
+    chosen_on: Literal["default", "validation"]
+    coverage: Fraction | None = None
+    error_among_accepted: Fraction | None = None
+
+
+class Reference(_Record):
+    """What the training pictures look like, for input drift.
+
+    `digits[k]` is the fraction of digit k; `ink[i]` the fraction of images whose mean intensity (0-255) lies between
+    `ink_edges[i]` and `ink_edges[i + 1]`, the outer bins being open.
+    """
+
+    digits: TenFractions
+    ink_edges: list[float]
+    ink: list[Fraction]
+
+
+class Manifest(_Record):
+    """Everything that is known about one published version of a model."""
+
+    schema_version: Literal[1] = 1
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    version: Annotated[int, Field(ge=1)]
+    created: str = Field(description="UTC, ISO 8601")
+    description: str
+    file: FileRecord
+    opset: int
+    ir_version: int
+    inputs: list[TensorSpec]
+    outputs: list[TensorSpec]
+    labels: Annotated[list[str], Field(min_length=10, max_length=10)]
+    temperature: Annotated[float, Field(gt=0.0)]
+    training: TrainingRecord
+    accuracy: list[Accuracy]
+    checks: list[Check]
+    acceptance: Acceptance
+    reference: Reference
+    golden: Annotated[list[GoldenDigit], Field(min_length=20)]
+
+    def write(self, folder: Path) -> None:
+        """Write `manifest.json` into `folder`."""
+        (folder / FILE_NAME).write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and validate `folder/manifest.json`.
+
+    Raises:
+        ModelRejected: the file is missing, is not JSON or does not fit the schema.
+    """
+    path = folder / FILE_NAME
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ModelRejected("manifest", f"no readable {path.name} ({error.strerror})", "a manifest") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or path.name
+        raise ModelRejected("manifest", f"{where}: {first['msg']}", "a manifest of schema version 1") from error

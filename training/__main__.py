@@ -1,0 +1,16 @@
+"""The command line of training: `python -m training COMMAND`."""
+
+import sys
+
+from serving.cli import build_parser, run
+
+COMMANDS: tuple[str, ...] = ()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    return run(build_parser("training", "Train, explain, check, export and publish MNIST networks.", COMMANDS), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
