@@ -4,12 +4,10 @@ import sys
 
 from serving.cli import build_parser, run
 
-COMMANDS: tuple[str, ...] = ()
-
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    return run(build_parser("serving", "Serve, verify and score digit models.", COMMANDS), argv)
+    return run(build_parser("serving", "Serve, verify and score digit models."), argv)
 
 
 if __name__ == "__main__":

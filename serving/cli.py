@@ -4,6 +4,7 @@ Must not know: what a command does.
 """
 
 import argparse
+import pkgutil
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -11,19 +12,20 @@ from importlib import import_module
 from serving.errors import ServingError
 
 
-def build_parser(package: str, description: str, commands: Sequence[str]) -> argparse.ArgumentParser:
+def build_parser(package: str, description: str) -> argparse.ArgumentParser:
     """Return the parser of `python -m PACKAGE`, every command registered.
 
     Args:
-        package: the package whose `commands` subpackage holds one module per command.
+        package: the package whose `commands` subpackage holds one module per command. Each has
+            `register(subparsers)` and sets `run` to a function that takes the parsed arguments and returns an exit
+            code; it imports what is heavy only when it runs.
         description: one line for `--help`.
-        commands: names of those modules; each has `register(subparsers)` and sets `run` to a function that takes the
-            parsed arguments and returns an exit code. A module imports what is heavy only when it runs.
     """
     parser = argparse.ArgumentParser(prog=f"python -m {package}", description=description)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name in commands:
-        import_module(f"{package}.commands.{name}").register(subparsers)
+    commands = import_module(f"{package}.commands")
+    for module in sorted(pkgutil.iter_modules(commands.__path__), key=lambda module: module.name):
+        import_module(f"{commands.__name__}.{module.name}").register(subparsers)
     return parser
 
 

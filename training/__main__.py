@@ -4,12 +4,10 @@ import sys
 
 from serving.cli import build_parser, run
 
-COMMANDS: tuple[str, ...] = ()
-
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    return run(build_parser("training", "Train, explain, check, export and publish MNIST networks.", COMMANDS), argv)
+    return run(build_parser("training", "Train, explain, check, export and publish MNIST networks."), argv)
 
 
 if __name__ == "__main__":

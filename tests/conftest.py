@@ -1,0 +1,35 @@
+"""What every test may use; numpy only, so that the service's tests run without torch."""
+
+import os
+import socket
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+DATA = Path(__file__).parent.parent / "data"
+
+Digits = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
+
+
+def read_idx(path: Path, header_bytes: int) -> npt.NDArray[np.uint8]:
+    if not path.is_file():
+        message = f"{path.name} is missing: run `python -m training fetch-data`"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    return np.frombuffer(path.read_bytes(), np.uint8, offset=header_bytes)
+
+
+@pytest.fixture(scope="session")
+def test_digits() -> Digits:
+    """Return MNIST's test set: images uint8 (10000, 28, 28), labels uint8 (10000,)."""
+    images = read_idx(DATA / "t10k-images-idx3-ubyte", 16).reshape(-1, 28, 28)
+    return images, read_idx(DATA / "t10k-labels-idx1-ubyte", 8)
+
+
+@pytest.fixture
+def free_port() -> int:
+    """Return a TCP port on which nothing listens at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
