@@ -1,0 +1,70 @@
+# Every target makes the environment it needs, anew only when the lock or the interpreter has changed.
+SHELL := /bin/sh
+PYTHON ?= python3
+RUNTIME ?= $(shell if [ -e /proc/driver/nvidia/version ] || command -v nvidia-smi >/dev/null 2>&1; then echo gpu; else echo cpu; fi)
+
+ifeq ($(filter cpu gpu,$(RUNTIME)),)
+$(error RUNTIME=$(RUNTIME): expected cpu or gpu)
+endif
+
+# A stamp is named after what its environment is made from, so a changed lock makes a new one.
+stamp = $(1)/.made-$(shell { cat $(2); $(PYTHON) -VV; } 2>/dev/null | cksum | tr ' ' '-')
+DEV := $(call stamp,.venv,requirements/dev.txt)
+SERVING := $(call stamp,.venv-serving,requirements/serving-$(RUNTIME).txt requirements/offline.txt)
+NO_TORCH := $(call stamp,.venv-no-torch,requirements/serving-cpu.txt requirements/offline.txt requirements/test.txt)
+
+.PHONY: help serve train train-all test test-no-torch check format lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+serve: $(SERVING) ## serve the models in models/ on PORT, V2_PORT and GRPC_PORT (no torch; RUNTIME=cpu|gpu)
+	exec .venv-serving/bin/python -m serving serve
+
+train: $(DEV) ## fetch MNIST, train mnist-cnn, check, export and publish it
+	.venv/bin/python -m training run mnist-cnn
+
+train-all: $(DEV) ## make every committed model anew
+	.venv/bin/python -m training train-all
+
+test: $(DEV) ## fetch MNIST and run the whole suite
+	.venv/bin/python -m training fetch-data
+	.venv/bin/python -m pytest $(PYTEST_OPTIONS)
+
+test-no-torch: $(NO_TORCH) ## run the service's tests without torch (MNIST as `make test` left it)
+	.venv-no-torch/bin/python -m pytest tests/serving tests/e2e
+
+check: $(DEV) ## lint, format and type checks
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+format: $(DEV) ## format the code
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+lock: ## pin the dependencies of pyproject.toml anew (needs uv)
+	$(LOCK) --extra cpu --extra offline --extra ray --extra training --extra test --extra dev -o requirements/dev.txt
+	$(LOCK) --extra cpu -c requirements/dev.txt -o requirements/serving-cpu.txt
+	$(LOCK) --extra gpu -c requirements/dev.txt -o requirements/serving-gpu.txt
+	$(LOCK) --extra offline -c requirements/dev.txt -o requirements/offline.txt
+	$(LOCK) --extra test -c requirements/dev.txt -o requirements/test.txt
+LOCK = uv pip compile -q --universal --no-header --no-annotate pyproject.toml
+
+clean: ## remove the environments and what tests leave behind
+	rm -rf .venv .venv-serving .venv-no-torch .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+
+define environment
+	rm -rf $(1)
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(foreach lock,$(2),-r $(lock))
+	touch $(3)
+endef
+
+$(DEV):
+	$(call environment,.venv,requirements/dev.txt,$@)
+$(SERVING):
+	$(call environment,.venv-serving,requirements/serving-$(RUNTIME).txt requirements/offline.txt,$@)
+$(NO_TORCH):
+	$(call environment,.venv-no-torch,requirements/serving-cpu.txt requirements/offline.txt requirements/test.txt,$@)
