@@ -1,0 +1,159 @@
+"""Checkpoints: everything that a stopped run needs to go on to the same result, as tensors and plain values.
+
+Must not know: the training loop. A checkpoint is read with `weights_only=True` and never otherwise, so that reading one
+runs no code that it brings along.
+"""
+
+import os
+import re
+import tempfile
+import warnings
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.architectures import build
+from training.errors import CheckpointRejected
+from training.recipe import Recipe
+
+FORMAT = 1
+FILE_NAME = "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch came to."""
+
+    epoch: int
+    loss: float
+    """Mean cross-entropy of the training images during the epoch."""
+    accuracy: float
+    """Share of right answers, 0 to 1, on `split`."""
+    split: str
+    """"test" or "validation"."""
+    seconds: float
+    """Wall-clock time of training, evaluation apart."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run after `epoch` epochs. It holds no generator's state: each epoch draws from its own, by seed and epoch."""
+
+    architecture: str
+    recipe: Recipe
+    seed: int
+    epoch: int
+    history: tuple[EpochRecord, ...]
+    state_dict: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    device: str
+    """Device type that the run used, "cpu" or "cuda"."""
+
+    def model(self) -> nn.Module:
+        """Return the network with these weights, on the CPU, in evaluation mode."""
+        model = build(self.architecture)
+        model.load_state_dict(self.state_dict)
+        return model.eval()
+
+
+def save(checkpoint: Checkpoint, path: Path) -> None:
+    """Write `path` in one step: a reader, or a run that is killed meanwhile, sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {field: getattr(checkpoint, field) for field in checkpoint.__dataclass_fields__}
+    content |= {
+        "format": FORMAT,
+        "recipe": asdict(checkpoint.recipe),
+        "history": [asdict(record) for record in checkpoint.history],
+    }
+    descriptor, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(part).replace(path)
+    except BaseException:
+        Path(part).unlink()
+        raise
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint that `save` wrote; its tensors lie on the CPU.
+
+    Raises:
+        CheckpointRejected: it cannot be read, holds more than tensors and plain values, or is none of ours.
+    """
+    content = _read(path)
+    if content.get("format") != FORMAT:
+        raise CheckpointRejected(
+            f"{path} is no checkpoint of a training run; if it is a bare state_dict, name its architecture"
+        )
+    try:
+        content = {key: value for key, value in content.items() if key != "format"}
+        content["recipe"] = Recipe(**content["recipe"])
+        content["history"] = tuple(EpochRecord(**record) for record in content["history"])
+        checkpoint = Checkpoint(**content)
+    except (KeyError, TypeError) as error:
+        raise CheckpointRejected(f"{path} is a checkpoint of another version of this program: {error}") from error
+    _filled(checkpoint.architecture, checkpoint.state_dict, path)
+    return checkpoint
+
+
+def load_weights(path: Path, architecture: str) -> nn.Module:
+    """Read the weights of a checkpoint, or of a bare `torch.save(model.state_dict(), path)`.
+
+    Args:
+        path: the file.
+        architecture: the network that the weights belong to.
+
+    Returns:
+        The network, on the CPU, in evaluation mode.
+
+    Raises:
+        CheckpointRejected: it cannot be read, holds more than tensors and plain values, or fits another network.
+    """
+    content = _read(path)
+    return _filled(architecture, content.get("state_dict", content), path).eval()
+
+
+def _filled(architecture: str, state_dict: dict[str, Tensor], source: Path) -> nn.Module:
+    model = build(architecture)
+    try:
+        model.load_state_dict(state_dict)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        detail = " ".join(str(error).split())
+        raise CheckpointRejected(f"{source}: the weights do not fit {architecture}: {detail}") from error
+    return model
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointRejected(f"{path} cannot be read: {error.strerror}") from error
+    # A file that is none raises whatever its bytes happen to lead to: KeyError, EOFError, struct.error, ...
+    except Exception as error:
+        raise CheckpointRejected(f"{path} {_reason(path, str(error))}") from error
+    if not isinstance(content, dict):
+        raise CheckpointRejected(f"{path} holds a {type(content).__name__}, not a checkpoint or a state_dict")
+    return content
+
+
+def _reason(path: Path, error: str) -> str:
+    """Say in one line why torch would not read the file, and the remedy."""
+    if "TorchScript" in error:
+        return "is a TorchScript archive: save `module.state_dict()` with torch.save instead"
+    if found := re.search(r"GLOBAL ([\w.]+)|global ([\w.]+)", error):
+        return (
+            f"holds {found[1] or found[2]}, which is neither a tensor nor a plain value: save `model.state_dict()`, "
+            "and numbers as float(...) or int(...)"
+        )
+    if path.read_bytes()[:2] == b"PK" and not zipfile.is_zipfile(path):
+        return "is cut off: copy it again, or train again"
+    return "is no checkpoint: expected a file that torch.save wrote from tensors and plain values"

@@ -1,0 +1,108 @@
+"""MNIST as tensors, verified byte for byte.
+
+Must not know: where the files come from (`training.mnist_sources`), or what is trained on them.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from training.errors import DataMissing
+
+FOLDER = Path("data")
+
+# Of the uncompressed files, as http://yann.lecun.com/exdb/mnist/ gave them.
+SHA256 = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+_IMAGES_HEADER_BYTES, _LABELS_HEADER_BYTES = 16, 8
+
+
+@dataclass(frozen=True)
+class Mnist:
+    """The data set: images uint8 (N, 28, 28), 0 = paper, 255 = ink; labels int64 (N,), 0 to 9."""
+
+    train_images: Tensor
+    """(60000, 28, 28)"""
+    train_labels: Tensor
+    """(60000,)"""
+    test_images: Tensor
+    """(10000, 28, 28)"""
+    test_labels: Tensor
+    """(10000,)"""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which training images to learn from and which to choose by: int64 indices, ascending, disjoint."""
+
+    train: Tensor
+    validation: Tensor
+
+
+def fault(name: str, content: bytes) -> str | None:
+    """Return what is wrong with the content of the file `name`, or None if it is the true one."""
+    found = hashlib.sha256(content).hexdigest()
+    return None if found == SHA256[name] else f"{len(content):,} bytes with SHA-256 {found}, expected {SHA256[name]}"
+
+
+def load(folder: Path = FOLDER) -> Mnist:
+    """Read the four files.
+
+    Raises:
+        DataMissing: a file is missing, or is not MNIST's by its SHA-256.
+    """
+    train, test = (
+        (_images(folder, f"{part}-images-idx3-ubyte"), _labels(folder, f"{part}-labels-idx1-ubyte"))
+        for part in ("train", "t10k")
+    )
+    return Mnist(*train, *test)
+
+
+def split(labels: Tensor, size: int, seed: int = 0) -> Split:
+    """Hold back some images to choose by, every digit in its share of all.
+
+    Args:
+        labels: int64 (N,).
+        size: how many images to hold back, 0 <= size < N.
+        seed: decides which; the default is the split that every recipe uses.
+
+    Returns:
+        The split, the same on every machine.
+    """
+    generator = np.random.default_rng(seed)
+    digits = labels.numpy()
+    shuffled = generator.permutation(len(digits))
+    by_digit = shuffled[np.argsort(digits[shuffled], kind="stable")]
+    # Every k-th of the images in order of digit takes from each digit its share, to within one image.
+    held_back = np.zeros(len(digits), bool)
+    held_back[by_digit[np.arange(size) * len(digits) // max(size, 1)]] = True
+    return Split(torch.from_numpy(np.flatnonzero(~held_back)), torch.from_numpy(np.flatnonzero(held_back)))
+
+
+def _images(folder: Path, name: str) -> Tensor:
+    return torch.from_numpy(_read(folder, name, _IMAGES_HEADER_BYTES).reshape(-1, 28, 28).copy())
+
+
+def _labels(folder: Path, name: str) -> Tensor:
+    return torch.from_numpy(_read(folder, name, _LABELS_HEADER_BYTES).astype(np.int64))
+
+
+def _read(folder: Path, name: str, header_bytes: int) -> npt.NDArray[np.uint8]:
+    """Return what follows the header of an IDX file, whose form the SHA-256 vouches for: uint8, flat."""
+    remedy = f"`python -m training fetch-data --data {folder}` fetches it"
+    try:
+        content = (folder / name).read_bytes()
+    except OSError as error:
+        raise DataMissing(f"{folder / name} cannot be read ({error.strerror}); {remedy}") from error
+    if wrong := fault(name, content):
+        raise DataMissing(f"{folder / name} is not MNIST's: {wrong}; {remedy} anew")
+    return np.frombuffer(content, np.uint8, offset=header_bytes)
