@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from serving.errors import ModelRejected
 
@@ -31,6 +31,10 @@ class TensorSpec(_Record):
     name: str
     dtype: Literal["uint8", "float32"]
     shape: list[int | str]
+
+
+INPUTS = [TensorSpec(name="images", dtype="uint8", shape=["batch", 28, 28])]
+OUTPUTS = [TensorSpec(name=name, dtype="float32", shape=["batch", 10]) for name in ("logits", "probabilities")]
 
 
 class FileRecord(_Record):
@@ -66,6 +70,13 @@ class GoldenDigit(_Record):
     label: Annotated[int, Field(ge=0, le=9)]
     pixels: str = Field(description="base64 of 784 bytes, row-major 28x28, 0 = paper, 255 = ink")
     logits: Annotated[list[float], Field(min_length=10, max_length=10)]
+
+    @field_validator("pixels")
+    @classmethod
+    def _must_be_784_bytes(cls, pixels: str) -> str:
+        if len(base64.b64decode(pixels, validate=True)) != 784:
+            raise ValueError("expected base64 of 784 bytes")
+        return pixels
 
     def image(self) -> npt.NDArray[np.uint8]:
         """Return the picture: uint8, shape (28, 28)."""
