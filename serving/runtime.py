@@ -3,9 +3,12 @@
 Must not know: manifests, batching queues, transports.
 """
 
+import contextlib
+import io
 import re
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -121,17 +124,29 @@ def _open(model: bytes, providers: Sequence[Any], threads: int) -> ort.Inference
     return session
 
 
+@cache
+def _preload_cuda_libraries() -> str:
+    """Load CUDA and cuDNN from the wheels that the extra `gpu` brings, once; return what is missing, or nothing."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        ort.preload_dlls()
+    return said.getvalue().partition("\n")[0].strip()
+
+
 def _open_on_cuda(model: bytes, threads: int) -> tuple[ort.InferenceSession | None, str]:
     """Return a session that really runs on CUDA, or None and why there is none."""
     if CUDA not in ort.get_available_providers():
         return None, f"onnxruntime {ort.__version__} is a build without CUDA; install the extra `gpu`"
-    ort.preload_dlls()
+    missing = _preload_cuda_libraries()
     try:
         session = _open(model, [(CUDA, CUDA_OPTIONS), CPU], threads)
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         return None, f"the CUDA provider did not start: {_first_line(str(error))}"
     if session.get_providers()[0] != CUDA:
-        return None, "the CUDA provider did not load: no GPU, no driver, or CUDA and cuDNN libraries missing"
+        return (
+            None,
+            f"the CUDA provider did not load: {missing or 'no GPU, no driver, or not the CUDA it was built for'}",
+        )
     return session, "the session runs on CUDA"
 
 

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,8 @@ from serving.runtime import CPU, CUDA, LARGEST_BUCKET, OnnxModel, PaddedRunner, 
 from tests.serving.tiny_model import expected_logits, tiny_graph
 
 MODEL = tiny_graph().SerializeToString()
+
+Pretend = Callable[[Callable[[list[Any]], Any]], None]
 
 
 def without_gpu() -> bool:
@@ -112,36 +115,59 @@ def test_without_a_gpu_cuda_refuses_and_auto_says_that_it_fell_back():
     assert "CUDA" in model.reason
 
 
-def pretend_cuda_build(monkeypatch: pytest.MonkeyPatch, session: Any) -> list[Any]:
-    """Make ONNX Runtime look like a build with CUDA whose sessions come from `session(providers)`."""
-    preloaded: list[Any] = []
+@pytest.fixture
+def cuda_build(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretend]:
+    """Give a function that makes ONNX Runtime look like a build with CUDA, its sessions coming from an argument."""
     real = ort.InferenceSession
 
-    def open_session(model: bytes, options: Any, providers: list[Any], **keywords: Any) -> Any:
-        assert keywords == {"enable_fallback": 0}
-        return real(model, options, providers=providers) if providers == [CPU] else session(providers)
+    def pretend(give_session: Callable[[list[Any]], Any]) -> None:
+        def open_session(model: bytes, options: Any, providers: list[Any], **keywords: Any) -> Any:
+            assert keywords == {"enable_fallback": 0}
+            return real(model, options, providers=providers) if providers == [CPU] else give_session(providers)
 
+        monkeypatch.setattr(ort, "InferenceSession", open_session)
+
+    runtime._preload_cuda_libraries.cache_clear()
     monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, CPU])
-    monkeypatch.setattr(ort, "preload_dlls", lambda: preloaded.append(True))
-    monkeypatch.setattr(ort, "InferenceSession", open_session)
-    return preloaded
+    monkeypatch.setattr(ort, "preload_dlls", lambda: None)
+    yield pretend
+    runtime._preload_cuda_libraries.cache_clear()
 
 
-def test_libraries_that_do_not_load_are_no_cuda(monkeypatch: pytest.MonkeyPatch):
-    session = SimpleNamespace(get_providers=lambda: [CPU], disable_fallback=lambda: None)
-    preloaded = pretend_cuda_build(monkeypatch, lambda _: session)
-    with pytest.raises(ConfigurationError, match="no GPU, no driver, or CUDA and cuDNN libraries missing"):
+def on_cpu_after_all(_: list[Any]) -> Any:
+    return SimpleNamespace(get_providers=lambda: [CPU], disable_fallback=lambda: None)
+
+
+def test_a_session_that_is_not_on_cuda_is_refused_or_replaced(cuda_build: Pretend):
+    cuda_build(on_cpu_after_all)
+    with pytest.raises(ConfigurationError, match="did not load: no GPU, no driver, or not the CUDA it was built for"):
         OnnxModel(MODEL, "cuda")
-    assert preloaded == [True]
     model = OnnxModel(MODEL, "auto")
     assert (model.provider, model.reason.partition(":")[0]) == (CPU, "the CUDA provider did not load")
 
 
-def test_a_provider_that_fails_to_start_is_no_cuda(monkeypatch: pytest.MonkeyPatch):
+def test_a_missing_library_is_named_and_looked_for_once(
+    cuda_build: Pretend, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    looked = []
+
+    def look() -> None:
+        looked.append(True)
+        sys.stdout.write("Failed to load libcublas.so.13: not found\nmore\n")
+
+    monkeypatch.setattr(ort, "preload_dlls", look)
+    cuda_build(on_cpu_after_all)
+    for _ in range(2):
+        assert OnnxModel(MODEL).reason.endswith("did not load: Failed to load libcublas.so.13: not found")
+    assert looked == [True]
+    assert capsys.readouterr().out == ""
+
+
+def test_a_provider_that_fails_to_start_is_no_cuda(cuda_build: Pretend):
     def fail(providers: list[Any]) -> None:
         raise RuntimeError("[ONNXRuntimeError] : 1 : FAIL : CUDA failure 35: driver too old\nmore")
 
-    pretend_cuda_build(monkeypatch, fail)
+    cuda_build(fail)
     with pytest.raises(ConfigurationError, match="did not start: CUDA failure 35: driver too old; the devices"):
         OnnxModel(MODEL, "cuda")
     assert OnnxModel(MODEL, "auto").provider == CPU
@@ -167,14 +193,14 @@ class CpuSessionThatSaysCuda:
 
 
 @pytest.fixture
-def cuda_model(monkeypatch: pytest.MonkeyPatch) -> OnnxModel:
+def cuda_model(cuda_build: Pretend, monkeypatch: pytest.MonkeyPatch) -> OnnxModel:
     session = CpuSessionThatSaysCuda([])
 
     def give(providers: list[Any]) -> CpuSessionThatSaysCuda:
         session.asked = providers
         return session
 
-    pretend_cuda_build(monkeypatch, give)
+    cuda_build(give)
     monkeypatch.setattr(runtime, "PaddedRunner", lambda session, _: PaddedRunner(session, "cpu"))
     return OnnxModel(MODEL, "cuda")
 
