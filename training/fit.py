@@ -4,6 +4,8 @@ Must not know: the console, or where runs lie; a `Listener` hears how it goes, `
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +67,7 @@ def fit(
     *,
     seed: int,
     device: str = "cpu",
+    threads: int = 1,
     save_to: Path | None = None,
     resume: Checkpoint | None = None,
     listener: Listener | None = None,
@@ -79,6 +82,8 @@ def fit(
         data: MNIST.
         seed: decides the first weights, the order of the images and whatever else is random.
         device: "cpu" or "cuda".
+        threads: CPU threads of each operation. Batches of 64 small images hardly gain from a second one and lose
+            threefold on a busy machine, and with one the weights do not depend on how many cores there are.
         save_to: where to write the checkpoint, after each epoch and once before the first.
         resume: a checkpoint of this recipe and seed to go on from.
         listener: hears of every batch, loss and epoch.
@@ -90,7 +95,8 @@ def fit(
         CheckpointRejected: `resume` belongs to another run.
     """
     with (
-        torch.random.fork_rng(devices=[] if device == "cpu" else None),
+        _limited(threads),
+        torch.random.fork_rng(devices=[] if device == "cpu" else [torch.cuda.current_device()]),
         torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
     ):
         run = _Run(recipe, data, seed, device, listener or Silence())
@@ -106,6 +112,17 @@ def fit(
     return state
 
 
+@contextmanager
+def _limited(threads: int) -> Iterator[None]:
+    """Let torch's operations use so many threads, and as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def epoch_seed(seed: int, epoch: int) -> int:
     """Return the seed of one epoch's generator, 64 bits; epoch 0 draws the first weights."""
     return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0])
@@ -117,7 +134,8 @@ class _Run:
     def __init__(self, recipe: Recipe, data: Mnist, seed: int, device: str, listener: Listener):
         self.recipe, self.seed, self.device, self.listener = recipe, seed, device, listener
         torch.manual_seed(epoch_seed(seed, 0))
-        self.model = build(recipe.architecture).to(device)
+        # In the default layout a step of mnist-cnn takes 6.3 ms instead of 4.7, mostly for its pools.
+        self.model = build(recipe.architecture).to(device).to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.SGD(
             self.model.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, fused=True
         )

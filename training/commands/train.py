@@ -1,0 +1,75 @@
+"""`train`: train a network by a recipe, a checkpoint after each epoch."""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+
+def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command."""
+    parser = subparsers.add_parser("train", help="train a network by a recipe")
+    parser.add_argument("architecture", help="mnist-mlp, mnist-cnn, ...")
+    parser.add_argument("--recipe", default="seed", help="the recipe's name (default: seed)")
+    parser.add_argument("--seed", type=int, default=1, help="decides everything that is random (default: 1)")
+    parser.add_argument("--epochs", type=_positive, help="passes over the data (default: the recipe's)")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint, to the same result")
+    parser.add_argument("--restart", action="store_true", help="train anew although there is a checkpoint")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train (default: cpu)")
+    parser.add_argument("--threads", type=_positive, default=1, help="CPU threads per operation (default: 1)")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the MNIST files (default: data)")
+    parser.add_argument("--output", type=Path, default=Path("runs"), help="folder of the checkpoints (default: runs)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train; return 0, or 130 if it was interrupted."""
+    from training import mnist
+    from training.checkpoint import FILE_NAME, load
+    from training.console import Console
+    from training.errors import CheckpointRejected
+    from training.fit import fit
+    from training.recipe import find
+
+    recipe = find(arguments.architecture, arguments.recipe)
+    if arguments.epochs:
+        recipe = replace(recipe, epochs=arguments.epochs)
+    _check_device(arguments.device)
+    path = arguments.output / f"{recipe.architecture}-{recipe.name}-seed{arguments.seed}" / FILE_NAME
+    if path.exists() and not (arguments.resume or arguments.restart):
+        raise CheckpointRejected(f"{path} is there: --resume goes on from it, --restart trains anew")
+    resume = load(path) if arguments.resume else None
+    data = mnist.load(arguments.data)
+    try:
+        with Console() as console:
+            fit(
+                recipe,
+                data,
+                seed=arguments.seed,
+                device=arguments.device,
+                threads=arguments.threads,
+                save_to=path,
+                resume=resume,
+                listener=console,
+            )
+    except KeyboardInterrupt:
+        sys.stderr.write(f"interrupted; {path} holds the last whole epoch: the same command with --resume goes on\n")
+        return 130
+    sys.stdout.write(f"checkpoint: {path}\n")
+    return 0
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    from serving.errors import ConfigurationError
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError("--device cuda: torch finds no CUDA device here; --device cpu always works")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
