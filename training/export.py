@@ -1,0 +1,104 @@
+"""A trained network as one ONNX file that serving reads: raw pixels in, logits and calibrated probabilities out.
+
+Must not know: how good the network is; `training.verify` finds out.
+"""
+
+from pathlib import Path
+
+import onnx
+import torch
+from google.protobuf.message import Message
+from torch import Tensor, nn
+
+from serving.errors import ServingError
+from serving.manifest import INPUTS, OUTPUTS
+
+# What the exporter makes without a conversion, and far below what the oldest onnxruntime that this project allows
+# reads: 1.28.0, asked with files of ever larger versions, takes operator sets up to 26 and IR versions up to 13.
+# Operator set 18 and IR version 10 are read by onnxruntime 1.18 and whatever came after it.
+OPSET = 18
+IR_VERSION = 10
+
+# A batch of one would be taken for a constant.
+EXAMPLE_BATCH = 2
+
+
+class ExportFailed(ServingError):
+    """The network cannot be written as the graph that serving needs."""
+
+
+class CalibratedNetwork(nn.Module):
+    """The graph that is served: a network, its logits, and their softmax at a temperature.
+
+    Args:
+        network: images uint8 (N, 28, 28) to logits float32 (N, 10).
+        temperature: what the logits are divided by before the softmax, > 0.
+
+    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", for the temperature.
+    """
+
+    def __init__(self, network: nn.Module, temperature: float):
+        super().__init__()
+        self.network, self.temperature = network, temperature
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Classify: images uint8 (N, 28, 28) to logits and probabilities, float32 (N, 10)."""
+        logits = self.network(images)
+        return logits, torch.softmax(logits / self.temperature, dim=-1)
+
+
+def export(model: nn.Module, path: Path, temperature: float = 1.0) -> None:
+    """Write a network to `path` as one ONNX file; the network is left as it was.
+
+    Equal weights give equal bytes, and the file says nothing about the machine that wrote it.
+
+    Args:
+        model: images uint8 (N, 28, 28) to logits float32 (N, 10), on the CPU, in whichever mode.
+        path: the file to write.
+        temperature: see `CalibratedNetwork`.
+
+    Raises:
+        ExportFailed: the exporter cannot follow the network, or fixes its batch size.
+    """
+    graph = _trace(model, temperature)
+    graph.ir_version = IR_VERSION
+    _strip(graph)
+    path.write_bytes(graph.SerializeToString(deterministic=True))
+
+
+def _trace(model: nn.Module, temperature: float) -> onnx.ModelProto:
+    """Return the exporter's graph of the network in evaluation mode."""
+    modes = [(module, module.training) for module in model.modules()]
+    example = torch.zeros(EXAMPLE_BATCH, 28, 28, dtype=torch.uint8)
+    try:
+        program = torch.onnx.export(
+            CalibratedNetwork(model, temperature).eval(),
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[spec.name for spec in INPUTS],
+            output_names=[spec.name for spec in OUTPUTS],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            external_data=False,
+            verbose=False,
+        )
+    except torch.onnx.errors.OnnxExporterError as error:
+        cause = str(error.__cause__ or error).strip().partition("\n")[0]
+        raise ExportFailed(f"torch's exporter cannot export this network: {cause}") from error
+    finally:
+        for module, training in modes:
+            module.training = training
+    assert program is not None
+    return program.model_proto
+
+
+def _strip(message: Message) -> None:
+    """Remove what the exporter notes for its own debugging: stack traces with paths, source text, inferred shapes."""
+    if isinstance(message, onnx.GraphProto):
+        message.ClearField("value_info")
+    for field, value in message.ListFields():
+        if field.name in ("metadata_props", "doc_string"):
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            for inner in [value] if isinstance(value, Message) else value:
+                _strip(inner)
