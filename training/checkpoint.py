@@ -6,10 +6,9 @@ runs no code that it brings along.
 
 import os
 import re
-import tempfile
 import warnings
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +51,8 @@ class Checkpoint:
     optimizer: dict[str, Any]
     device: str
     """Device type that the run used, "cpu" or "cuda"."""
+    unaveraged: dict[str, Tensor] = field(default_factory=dict)
+    """The weights that the run goes on from, where `state_dict` is their running mean; otherwise empty."""
 
     def model(self) -> nn.Module:
         """Return the network with these weights, on the CPU, in evaluation mode."""
@@ -63,21 +64,21 @@ class Checkpoint:
 def save(checkpoint: Checkpoint, path: Path) -> None:
     """Write `path` in one step: a reader, or a run that is killed meanwhile, sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {field: getattr(checkpoint, field) for field in checkpoint.__dataclass_fields__}
+    content = {name: getattr(checkpoint, name) for name in checkpoint.__dataclass_fields__}
     content |= {
         "format": FORMAT,
         "recipe": asdict(checkpoint.recipe),
         "history": [asdict(record) for record in checkpoint.history],
     }
-    descriptor, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with part.open("wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
-        Path(part).replace(path)
+        part.replace(path)
     except BaseException:
-        Path(part).unlink()
+        part.unlink(missing_ok=True)
         raise
 
 

@@ -1,18 +1,21 @@
 """MNIST as tensors, verified byte for byte.
 
-Must not know: where the files come from (`training.mnist_sources`), or what is trained on them.
+Must not know: how a source delivers (`training.mnist_sources`), or what is trained on the images.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from training.errors import DataMissing
+from training.mnist_sources import Source, SourceFailed, sources
 
 FOLDER = Path("data")
 
@@ -52,6 +55,33 @@ def fault(name: str, content: bytes) -> str | None:
     """Return what is wrong with the content of the file `name`, or None if it is the true one."""
     found = hashlib.sha256(content).hexdigest()
     return None if found == SHA256[name] else f"{len(content):,} bytes with SHA-256 {found}, expected {SHA256[name]}"
+
+
+def fetch(folder: Path = FOLDER, places: Sequence[Source] | None = None) -> tuple[str, ...]:
+    """Put the four files into `folder`: those that are there and right stay, the others are fetched.
+
+    It can be stopped at any moment and goes on where it was; a second one at the same time waits for the first.
+
+    Args:
+        folder: where; made if it is not there.
+        places: where from, in the order in which to try; all known sources if None.
+
+    Returns:
+        The names of the files that were fetched.
+
+    Raises:
+        DataMissing: no source delivered the right content; the text says what to do by hand.
+    """
+    if not _lacking(folder):
+        return ()
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        wanted = _lacking(folder)
+        left = list(sources() if places is None else places)
+        failures: list[str] = []
+        for name in wanted:
+            _write(folder / name, _delivered(name, folder, left, failures))
+    return wanted
 
 
 def load(folder: Path = FOLDER) -> Mnist:
@@ -106,3 +136,43 @@ def _read(folder: Path, name: str, header_bytes: int) -> npt.NDArray[np.uint8]:
     if wrong := fault(name, content):
         raise DataMissing(f"{folder / name} is not MNIST's: {wrong}; {remedy} anew")
     return np.frombuffer(content, np.uint8, offset=header_bytes)
+
+
+def _lacking(folder: Path) -> tuple[str, ...]:
+    """Return the names of the files that are not there or not right."""
+    paths = {name: folder / name for name in SHA256}
+    return tuple(name for name, path in paths.items() if not path.is_file() or fault(name, path.read_bytes()))
+
+
+def _delivered(name: str, folder: Path, left: list[Source], failures: list[str]) -> bytes:
+    """Return the right content from the first place that has it; a place that fails is asked no more."""
+    while left:
+        try:
+            content = left[0].deliver(name, folder)
+        except SourceFailed as error:
+            problem: str | None = str(error)
+        else:
+            problem = fault(name, content)
+            if problem is None:
+                return content
+            problem = f"{name}: {problem}"
+        failures.append(f"{left.pop(0).name}: {problem}")
+    raise DataMissing(_by_hand(folder, failures))
+
+
+def _by_hand(folder: Path, failures: Sequence[str]) -> str:
+    """Say what failed and how to put the files there without a network."""
+    files = "\n".join(f"  {name}  {sha256}" for name, sha256 in SHA256.items())
+    return (
+        "no source of MNIST delivered:\n"
+        + "".join(f"  {failure}\n" for failure in failures)
+        + f"Put these four files, uncompressed, into {folder.resolve()} by hand (name, SHA-256):\n{files}\n"
+        "They are in any copy of MNIST as NAME.gz; `gunzip NAME.gz` unpacks one. Then run the command again."
+    )
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file in one step; whoever calls holds the folder's lock."""
+    part = path.with_name(f".{path.name}.new")
+    part.write_bytes(content)
+    part.replace(path)
