@@ -10,6 +10,7 @@ import torch
 from google.protobuf.message import Message
 from torch import Tensor, nn
 
+from serving import onnx_checks
 from serving.errors import ServingError
 from serving.manifest import INPUTS, OUTPUTS
 
@@ -58,11 +59,15 @@ def export(model: nn.Module, path: Path, temperature: float = 1.0) -> None:
         temperature: see `CalibratedNetwork`.
 
     Raises:
-        ExportFailed: the exporter cannot follow the network, or fixes its batch size.
+        ExportFailed: the exporter cannot follow the network, or fixes its batch size without a word.
     """
     graph = _trace(model, temperature)
     graph.ir_version = IR_VERSION
     _strip(graph)
+    found = onnx_checks.tensor_specs(graph)
+    if found != (INPUTS, OUTPUTS):
+        described, wanted = onnx_checks.describe(*found), onnx_checks.describe(INPUTS, OUTPUTS)
+        raise ExportFailed(f"torch's exporter made a graph of {described}, expected {wanted}")
     path.write_bytes(graph.SerializeToString(deterministic=True))
 
 
