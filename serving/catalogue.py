@@ -1,0 +1,245 @@
+"""Catalogue: the model versions that this process serves, and how they are exchanged while it runs.
+
+Must not know: transports, how a model is run.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from serving.errors import ModelNotFound, ModelRejected, NotReady
+from serving.manifest import FILE_NAME
+from serving.metrics import Metrics
+from serving.predictor import Predictor
+from serving.repository import Repository
+
+logger = logging.getLogger(__name__)
+
+Make = Callable[[Path], Predictor]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A version in the repository: whether it is served, and if not, why."""
+
+    name: str
+    version: str
+    state: Literal["READY", "UNAVAILABLE"]
+    reason: str = ""
+
+
+class Catalogue:
+    """The loaded models.
+
+    A version that fails its checks is not served; the log says why, and the others go on. A new version answers from
+    the moment it has passed its checks and is warm; a request runs on one version from beginning to end.
+
+    Args:
+        repository: the models on disk.
+        make: loads, checks and warms up the version in a folder; raises ModelRejected.
+        default_model: answers where no model is named.
+        metrics: told what is served.
+    """
+
+    def __init__(self, repository: Repository, make: Make, default_model: str, metrics: Metrics):
+        self.repository, self.default_model = repository, default_model
+        self._make, self._metrics = make, metrics
+        self._loaded: dict[tuple[str, int], tuple[str, Predictor]] = {}
+        self._failed: dict[tuple[str, int], str] = {}
+        self._unloaded: set[str] = set()
+        self._table: dict[tuple[str | None, str | None], Predictor] = {}
+        self._exchange = asyncio.Lock()
+        self._watchers: list[Callable[[], None]] = []
+        self._started = self._draining = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests should be sent here: everything is loaded, the default model runs, and no stop has begun."""
+        return self._started and not self._draining and (None, None) in self._table
+
+    @property
+    def draining(self) -> bool:
+        """Whether the process is about to stop."""
+        return self._draining
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Call `changed` after each change of what is ready, on the event loop."""
+        self._watchers.append(changed)
+
+    def drain(self) -> None:
+        """Fail readiness; requests are still answered."""
+        self._draining = True
+        self._tell()
+
+    def get(self, name: str | None = None, version: str | None = None) -> Predictor:
+        """Return a version that is served: by default the largest of the default model.
+
+        Raises:
+            ModelNotFound: no such model or version.
+            NotReady: it is there but is not served.
+        """
+        predictor = self._table.get((name or None, version or None))
+        if predictor is None:
+            raise self._why_not(name or self.default_model, version or None)
+        return predictor
+
+    def _why_not(self, name: str, version: str | None) -> ModelNotFound | NotReady:
+        known = [entry for entry in self.entries() if entry.name == name and version in (None, entry.version)]
+        if not self._started:
+            return NotReady("the models are being loaded")
+        if name in self._unloaded:
+            return NotReady(f"model {name} was unloaded")
+        if known:
+            return NotReady(f"model {name} version {known[-1].version} is not served: it failed a check")
+        if any(entry.name == name for entry in self.entries()):
+            return ModelNotFound(f"no version {version!r} of {name}; there are: {', '.join(self.versions(name))}")
+        return ModelNotFound(f"no model {name!r}; there are: {', '.join(self.names()) or 'none'}")
+
+    def names(self) -> list[str]:
+        """Return the names of the models that are served, sorted."""
+        return sorted({name for name, _ in self._loaded})
+
+    def versions(self, name: str) -> list[str]:
+        """Return the versions of a model that are served, ascending."""
+        return [str(version) for model, version in sorted(self._loaded) if model == name]
+
+    def predictors(self) -> list[Predictor]:
+        """Return every version that is served."""
+        return [predictor for _, predictor in self._loaded.values()]
+
+    def entries(self) -> list[Entry]:
+        """Return every version that was seen, by name and version."""
+        entries = [(key, Entry(key[0], str(key[1]), "READY")) for key in self._loaded]
+        for key, reason in self._failed.items():
+            if key not in self._loaded:
+                entries.append((key, Entry(key[0], str(key[1]), "UNAVAILABLE", reason)))
+        return [entry for _, entry in sorted(entries, key=lambda pair: pair[0])]
+
+    async def start(self) -> None:
+        """Load every version of every model; readiness may follow.
+
+        Raises:
+            ConfigurationError: the device that was asked for is not there.
+        """
+        await self.reload()
+        self._started = True
+        if (None, None) not in self._table:
+            logger.error("the default model %s is not served, so this process is not ready", self.default_model)
+        self._tell()
+
+    async def reload(self) -> None:
+        """Bring what is served in line with the repository; whatever fails a check leaves the old one in place."""
+        async with self._exchange:
+            for name in self.repository.names():
+                if name not in self._unloaded:
+                    await self._refresh(name)
+            self._forget_vanished()
+            self._publish()
+
+    async def load(self, name: str) -> None:
+        """Load the versions of one model that are new or changed.
+
+        Raises:
+            ModelNotFound: the repository has no such model.
+            ModelRejected: its newest version failed a check; what was served before goes on.
+        """
+        async with self._exchange:
+            self.repository.folder(name)
+            self._unloaded.discard(name)
+            await self._refresh(name)
+            self._forget_vanished()
+            self._publish()
+            newest = (name, self.repository.versions(name)[-1])
+            if newest in self._failed:
+                raise ModelRejected(f"{name} version {newest[1]}", self._failed[newest], "every check passed")
+
+    async def unload(self, name: str) -> None:
+        """Serve a model no longer; requests that run are finished.
+
+        Raises:
+            ModelNotFound: no such model is served.
+        """
+        async with self._exchange:
+            if not self.versions(name):
+                raise ModelNotFound(f"model {name!r} is not served")
+            self._unloaded.add(name)
+            for key in [key for key in self._loaded if key[0] == name]:
+                self._drop(key)
+            self._publish()
+            logger.info("unloaded %s", name)
+
+    async def _refresh(self, name: str) -> None:
+        for version in self.repository.versions(name):
+            await self._refresh_version(name, version)
+
+    async def _refresh_version(self, name: str, version: int) -> None:
+        key = (name, version)
+        try:
+            folder = self.repository.folder(name, version)
+            digest = await asyncio.to_thread(_digest, folder)
+            if key in self._loaded and self._loaded[key][0] == digest:
+                self._failed.pop(key, None)
+                return
+            predictor = await asyncio.to_thread(self._make, folder)
+        except ModelRejected as error:
+            self._reject(key, error)
+            return
+        except OSError as error:
+            self._reject(key, ModelRejected("files", str(error), "readable files"))
+            return
+        self._accept(key, digest, predictor)
+
+    def _reject(self, key: tuple[str, int], error: ModelRejected) -> None:
+        self._failed[key] = str(error)
+        self._metrics.loads.labels(key[0], "rejected").inc()
+        logger.error("%s version %d is not served: %s", *key, error)
+
+    def _accept(self, key: tuple[str, int], digest: str, predictor: Predictor) -> None:
+        self._failed.pop(key, None)
+        if key in self._loaded:
+            self._drop(key)
+        self._loaded[key] = digest, predictor
+        self._metrics.loads.labels(key[0], "loaded").inc()
+        runtime = predictor.model.runtime
+        logger.info("loaded %s version %d on %s: %s", *key, runtime.provider, runtime.reason)
+
+    def _drop(self, key: tuple[str, int]) -> None:
+        _, predictor = self._loaded.pop(key)
+        self._show(predictor, 0)
+
+    def _forget_vanished(self) -> None:
+        """Stop serving versions whose folders are gone."""
+        there = {(name, version) for name in self.repository.names() for version in self.repository.versions(name)}
+        for key in [key for key in self._loaded if key not in there]:
+            self._drop(key)
+        for key in [key for key in self._failed if key not in there]:
+            del self._failed[key]
+
+    def _publish(self) -> None:
+        """Exchange the table that `get` looks up, in one step."""
+        table: dict[tuple[str | None, str | None], Predictor] = {}
+        for (name, version), (_, predictor) in sorted(self._loaded.items(), key=lambda item: item[0]):
+            table[name, str(version)] = table[name, None] = predictor
+            if name == self.default_model:
+                table[None, str(version)] = table[None, None] = predictor
+        self._table = table
+        for predictor in self.predictors():
+            self._show(predictor, 1)
+        self._tell()
+
+    def _show(self, predictor: Predictor, value: int) -> None:
+        name, version = predictor.name, predictor.version
+        self._metrics.model_info.labels(name, version, predictor.manifest.file.sha256).set(value)
+        self._metrics.execution_provider.labels(name, predictor.provider).set(value)
+
+    def _tell(self) -> None:
+        for changed in self._watchers:
+            changed()
+
+
+def _digest(folder: Path) -> str:
+    return hashlib.sha256((folder / FILE_NAME).read_bytes()).hexdigest()

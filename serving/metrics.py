@@ -1,0 +1,213 @@
+"""Every metric of the service, defined once.
+
+Must not know: transports, models. Several workers write to one folder, `PROMETHEUS_MULTIPROC_DIR`, and any of them
+answers for all.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+
+# 0.1 ms to 10 s: a lone tensor takes 0.3 ms, a phone's photo 50 ms, a full queue seconds.
+DURATION_BUCKETS = (
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1.0)
+
+UNKNOWN = "unknown"
+
+
+class Metrics:
+    """The metrics, in one registry.
+
+    Labels have few values whatever is sent: `route` is a template or "unmatched", `method` one of HTTP's or "OTHER",
+    `model` a name in the repository, "unknown" or empty.
+    """
+
+    def __init__(self, registry: CollectorRegistry):
+        self.registry = registry
+        self._define_requests()
+        self._define_batches()
+        self._define_predictions()
+        self._define_state()
+        self._requests: dict[tuple[str, str, str, str, str], Counter] = {}
+        self._durations: dict[tuple[str, str], Histogram] = {}
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"mnist_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: Iterable[float], *labels: str) -> Histogram:
+        return Histogram(f"mnist_{name}", text, labels, buckets=tuple(buckets), registry=self.registry)
+
+    def _gauge(self, name: str, text: str, mode: str, *labels: str) -> Gauge:
+        return Gauge(f"mnist_{name}", text, labels, multiprocess_mode=mode, registry=self.registry)  # type: ignore[arg-type]
+
+    def _define_requests(self) -> None:
+        self.requests = self._counter(
+            "requests", "Answered requests.", "protocol", "method", "route", "model", "status"
+        )
+        self.request_duration = self._histogram(
+            "request_duration_seconds",
+            "From the head of a request to its answer.",
+            DURATION_BUCKETS,
+            "protocol",
+            "route",
+        )
+        self.in_progress = self._gauge("requests_in_progress", "Requests without an answer yet.", "livesum", "protocol")
+        self.rejected = self._counter("rejected", "Requests that were refused before they ran.", "reason")
+
+    def _define_batches(self) -> None:
+        self.queue_duration = self._histogram(
+            "queue_duration_seconds", "From arrival in the queue to the run.", DURATION_BUCKETS, "model"
+        )
+        self.compute_duration = self._histogram(
+            "compute_duration_seconds", "Run of one batch.", DURATION_BUCKETS, "model"
+        )
+        self.batch_images = self._histogram("batch_images", "Images in one batch.", BATCH_BUCKETS, "model")
+        self.queue_images = self._gauge("queue_images", "Images that wait.", "livesum", "model")
+
+    def _define_predictions(self) -> None:
+        self.predictions = self._counter("predictions", "Images by predicted digit.", "model", "digit")
+        self.confidence = self._histogram(
+            "confidence", "Probability of the predicted digit.", CONFIDENCE_BUCKETS, "model"
+        )
+        self.refused = self._counter(
+            "refused", "Pictures whose prediction was not accepted, by reason; one may have several.", "model", "reason"
+        )
+        self.drift = self._gauge(
+            "drift_index",
+            "Population stability index of the latest images against the training set; the worst worker's.",
+            "livemax",
+            "model",
+            "feature",
+        )
+
+    def _define_state(self) -> None:
+        self.model_info = self._gauge(
+            "model_info", "1 for each version that is served.", "livemax", "model", "version", "sha256"
+        )
+        self.execution_provider = self._gauge(
+            "execution_provider", "1 for the execution provider that runs a model.", "livemax", "model", "provider"
+        )
+        self.loads = self._counter("model_loads", "Versions that were loaded or rejected.", "model", "result")
+        self.workers = self._gauge("workers", "Worker processes that are ready.", "livesum")
+        self.resident_memory = self._gauge("resident_memory_bytes", "Resident memory of all workers.", "livesum")
+        self.cpu = self._counter("cpu_seconds", "Processor time of all workers.")
+
+    def request(self, protocol: str, method: str, route: str, model: str, status: str, seconds: float) -> None:
+        """Note an answered request.
+
+        Args:
+            protocol: "http" or "grpc".
+            method: an HTTP method from the fixed set, "OTHER", or "" for gRPC.
+            route: the route's template or the name of the call.
+            model: a name in the repository, "unknown", or "" where no model takes part.
+            status: HTTP status or name of the gRPC code.
+            seconds: from the head of the request to the end of the answer.
+        """
+        key = (protocol, method, route, model, status)
+        counter = self._requests.get(key)
+        if counter is None:
+            counter = self._requests[key] = self.requests.labels(*key)
+        duration = self._durations.get((protocol, route))
+        if duration is None:
+            duration = self._durations[protocol, route] = self.request_duration.labels(protocol, route)
+        counter.inc()
+        duration.observe(seconds)
+
+    def of_model(self, model: str) -> "ModelMetrics":
+        """Return the metrics of one model, its label already looked up."""
+        return ModelMetrics(self, model)
+
+
+class ModelMetrics:
+    """The metrics of one model; an observer of its batcher."""
+
+    def __init__(self, metrics: Metrics, model: str):
+        self._queue_duration = metrics.queue_duration.labels(model)
+        self._compute_duration = metrics.compute_duration.labels(model)
+        self._batch_images = metrics.batch_images.labels(model)
+        self._queue_images = metrics.queue_images.labels(model)
+        self._digits = [metrics.predictions.labels(model, str(digit)) for digit in range(10)]
+        self._confidence = metrics.confidence.labels(model)
+        self._refused, self._model = metrics.refused, model
+        self._drift = [metrics.drift.labels(model, feature) for feature in ("digits", "ink")]
+
+    def ran(self, images: int, compute_s: float) -> None:
+        """Note that a batch of `images` ran."""
+        self._batch_images.observe(images)
+        self._compute_duration.observe(compute_s)
+
+    def waited(self, seconds: float) -> None:
+        """Note how long a request waited before its first image ran."""
+        self._queue_duration.observe(seconds)
+
+    def queued(self, images: int) -> None:
+        """Note that `images` are waiting now."""
+        self._queue_images.set(images)
+
+    def predicted(self, digits: list[int], confidences: list[float]) -> None:
+        """Note predicted digits and their probabilities."""
+        for digit, confidence in zip(digits, confidences, strict=True):
+            self._digits[digit].inc()
+            self._confidence.observe(confidence)
+
+    def refuse(self, reason: str) -> None:
+        """Note a reason not to accept a prediction; reasons are a fixed set."""
+        self._refused.labels(self._model, reason).inc()
+
+    def drifted(self, indices: tuple[float, float]) -> None:
+        """Note the stability indices of digits and ink."""
+        for gauge, index in zip(self._drift, indices, strict=True):
+            gauge.set(index)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def forget_dead_workers(folder: Path) -> None:
+    """Remove the live gauges of workers that are gone; their counters stay."""
+    for path in folder.glob("gauge_live*_*.db"):
+        pid = int(path.stem.rpartition("_")[2])
+        if not _is_alive(pid):
+            mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
+
+
+def expose(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
+    """Return every metric of every worker, and its content type, OpenMetrics where `accept` asks for it."""
+    encode, content_type = choose_encoder(accept)
+    folder = os.environ.get(MULTIPROC_VARIABLE)
+    if folder:
+        forget_dead_workers(Path(folder))
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
+    return encode(registry), content_type

@@ -1,0 +1,128 @@
+"""Predictor: one model version, from prepared pictures or tensors to results, metered.
+
+Must not know: transports, files.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.acceptance import BLANK, judge
+from serving.batching import MicroBatcher
+from serving.drift import Drift
+from serving.manifest import Manifest
+from serving.metrics import ModelMetrics
+from serving.preprocess import Prepared
+from serving.repository import LoadedModel
+from serving.runtime import Outputs
+
+
+@dataclass(slots=True)
+class Prediction:
+    """What one picture shows.
+
+    Attributes:
+        digit: 0 to 9, or None for a blank picture.
+        confidence: probability of `digit`, 0 to 1, calibrated; None for a blank picture.
+        probabilities: ten, of the digits 0 to 9, sum 1; None for a blank picture.
+        accepted: the confidence reaches the model's threshold and nothing is wrong with the picture.
+        reasons: everything that speaks against it.
+    """
+
+    digit: int | None
+    confidence: float | None
+    probabilities: list[float] | None
+    accepted: bool
+    reasons: list[str]
+
+
+class Predictor:
+    """A loaded model behind its batcher.
+
+    Args:
+        model: a version that passed its checks.
+        batcher: runs that model.
+        metrics: of that model.
+        drift: compares what it sees with the model's training set.
+    """
+
+    def __init__(self, model: LoadedModel, batcher: MicroBatcher, metrics: ModelMetrics, drift: Drift):
+        self.model, self.batcher = model, batcher
+        self._metrics, self._drift = metrics, drift
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.model.name
+
+    @property
+    def version(self) -> str:
+        """The version as text."""
+        return self.model.version
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of the version."""
+        return self.model.manifest
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that runs the model."""
+        return self.model.runtime.provider
+
+    async def infer(self, images: npt.NDArray[np.uint8], deadline: float | None = None) -> Outputs:
+        """Run the model on tensors.
+
+        Args:
+            images: uint8, shape (N, 28, 28), N >= 0.
+            deadline: monotonic seconds.
+
+        Raises:
+            QueueFull, DeadlineExceeded, ServingError: see `MicroBatcher.submit`.
+        """
+        outputs = await self.batcher.submit(images, deadline)
+        if len(images):
+            self._note(images, outputs)
+        return outputs
+
+    def _note(self, images: npt.NDArray[np.uint8], outputs: Outputs) -> None:
+        digits = outputs.probabilities.argmax(axis=1)
+        self._metrics.predicted(digits.tolist(), outputs.probabilities.max(axis=1).tolist())
+        self._drift.add(images, digits)
+
+    async def predict(self, prepared: Sequence[Prepared], deadline: float | None = None) -> list[Prediction]:
+        """Read the digits of prepared pictures, in their order.
+
+        A blank picture is not run: it has no digit.
+
+        Raises:
+            QueueFull, DeadlineExceeded, ServingError: see `MicroBatcher.submit`.
+        """
+        inked = [picture.image for picture in prepared if not picture.blank]
+        images = np.stack(inked) if inked else np.empty((0, 28, 28), np.uint8)
+        outputs = await self.infer(images, deadline)
+        rows = iter(outputs.probabilities)
+        predictions = [_blank(picture) if picture.blank else self._judge(next(rows), picture) for picture in prepared]
+        for prediction in predictions:
+            for reason in prediction.reasons:
+                self._metrics.refuse(reason)
+        return predictions
+
+    def _judge(self, probabilities: npt.NDArray[np.float32], picture: Prepared) -> Prediction:
+        values: list[float] = probabilities.tolist()
+        confidence = max(values)
+        accepted, reasons = judge(confidence, picture.reasons, self.manifest.acceptance)
+        return Prediction(values.index(confidence), confidence, values, accepted, reasons)
+
+    def update_drift(self) -> None:
+        """Publish the drift indices of the latest images."""
+        indices = self._drift.indices()
+        if indices is not None:
+            self._metrics.drifted(indices)
+
+
+def _blank(picture: Prepared) -> Prediction:
+    others = [reason for reason in picture.reasons if reason != BLANK]
+    return Prediction(None, None, None, accepted=False, reasons=[BLANK, *others])

@@ -1,0 +1,172 @@
+"""Every setting of the service, from the environment.
+
+Must not know: what a setting is used for.
+"""
+
+import difflib
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
+
+from serving.errors import ConfigurationError
+
+PREFIX = "MNIST_"
+
+# The ports keep the names that platforms set; every other setting is MNIST_ and its name.
+UNPREFIXED = ("port", "v2_port", "grpc_port")
+
+# What Kubernetes puts into each container for a Service whose name begins with "mnist", such as
+# MNIST_READER_SERVICE_HOST; https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+KUBERNETES_LINK = re.compile(
+    r"MNIST_(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)?)"
+)
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+def setting(default: Any, unit: str, meaning: str, **bounds: Any) -> Any:
+    """Return a field with its default, unit, meaning and bounds."""
+    return Field(default=default, description=meaning, json_schema_extra={"unit": unit}, **bounds)
+
+
+class Settings(BaseModel):
+    """The settings of one instance; each field says what it means."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    models: Path = setting(Path("models"), "folder", "model repository, NAME/VERSION/model.onnx")
+    default_model: str = setting("mnist-cnn", "name", "model that answers when a request names none")
+    device: Literal["auto", "cpu", "cuda"] = setting(
+        "auto", "auto, cpu, cuda", "where models run; cuda refuses to start elsewhere, auto says what it got"
+    )
+    threads: int = setting(
+        0, "threads", "threads of one operator; 0 = CPU affinity and cgroup quota, divided by the workers", ge=0
+    )
+    host: str = setting("0.0.0.0", "IP address", "address that every listener binds")  # noqa: S104
+    port: Port = setting(3000, "TCP port", "HTTP through BentoML: every route, and BentoML's own clients")
+    v2_port: Port = setting(8000, "TCP port", "HTTP without BentoML's layers, the same routes; 0 = off")
+    grpc_port: Port = setting(8001, "TCP port", "gRPC, Open Inference Protocol v2; 0 = off")
+    workers: int = setting(1, "processes", "worker processes behind the ports", ge=1, le=256)
+    max_batch_size: int = setting(64, "images", "largest batch that runs at once; larger requests are split", ge=1)
+    queue_size: int = setting(
+        2048, "images", "images that may wait in one worker for one model; more are refused with 429", ge=1
+    )
+    max_delay_ms: float = setting(
+        0.0,
+        "ms",
+        "how long an image may wait for company; 0 = run whatever waits when the model is free",
+        ge=0,
+        le=1000,
+    )
+    request_timeout_s: float = setting(10.0, "s", "time for one request, queue included, then 504", gt=0)
+    body_timeout_s: float = setting(30.0, "s", "time for a client to send its body, then 408", gt=0)
+    drain_s: float = setting(
+        5.0, "s", "from SIGTERM, when readiness fails, to the closing of the listeners", ge=0, le=3600
+    )
+    stop_s: float = setting(30.0, "s", "after the drain, longest wait for requests that are still running", gt=0)
+    max_body_bytes: int = setting(33_554_432, "bytes", "largest request body or gRPC message, also unpacked", ge=1024)
+    max_pixels: int = setting(50_000_000, "pixels", "largest picture, by its header", ge=784)
+    max_images: int = setting(2048, "images", "images in one request", ge=1)
+    admin_token: SecretStr = setting(
+        SecretStr(""), "text", "bearer token that allows to load and unload models; empty = nobody may"
+    )
+    drift_window: int = setting(1000, "images", "latest images whose digits and ink are compared with training", ge=100)
+    log_level: Literal["debug", "info", "warning", "error"] = setting(
+        "info", "debug, info, warning, error", "least level that is logged"
+    )
+    log_format: Literal["json", "console"] = setting("console", "json, console", "one JSON object or one text per line")
+    access_log: bool = setting(False, "true, false", "log one line for each request")
+
+    @field_validator("host")
+    @classmethod
+    def _must_be_an_address(cls, host: str) -> str:
+        ipaddress.ip_address(host)
+        return host
+
+    @model_validator(mode="after")
+    def _must_fit_together(self) -> "Settings":
+        if self.max_images > self.queue_size:
+            raise ValueError(f"MNIST_MAX_IMAGES={self.max_images}: expected at most MNIST_QUEUE_SIZE={self.queue_size}")
+        ports = [port for port in (self.port, self.v2_port, self.grpc_port) if port]
+        if len(set(ports)) < len(ports):
+            raise ValueError("PORT, V2_PORT, GRPC_PORT: expected three different ports")
+        return self
+
+    @property
+    def max_delay_s(self) -> float:
+        """`max_delay_ms` in seconds."""
+        return self.max_delay_ms / 1000
+
+
+def variable(field: str) -> str:
+    """Return the environment variable of a field."""
+    return field.upper() if field in UNPREFIXED else PREFIX + field.upper()
+
+
+VARIABLES = {variable(field): field for field in Settings.model_fields}
+
+
+def _refuse_unknown(environ: Mapping[str, str]) -> None:
+    for name, value in environ.items():
+        if not name.startswith(PREFIX) or name in VARIABLES:
+            continue
+        if KUBERNETES_LINK.fullmatch(name) and (name != "MNIST_PORT" or value.startswith("tcp://")):
+            continue
+        near = difflib.get_close_matches(name, VARIABLES, n=1, cutoff=0.0)
+        raise ConfigurationError(f"{name}={value!r}: there is no such setting; the nearest is {near[0]}")
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """Return the settings that the environment asks for.
+
+    Args:
+        environ: such as `os.environ`; an empty value means the default.
+
+    Raises:
+        ConfigurationError: an unknown MNIST_ variable, or a value that is not allowed.
+    """
+    _refuse_unknown(environ)
+    given = {field: environ[name].strip() for name, field in VARIABLES.items() if environ.get(name, "").strip()}
+    try:
+        return Settings.model_validate(given)
+    except ValidationError as error:
+        raise ConfigurationError(_explain(error)) from error
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return message
+    field = str(first["loc"][0])
+    value = "(hidden)" if field == "admin_token" else repr(first["input"])
+    return f"{variable(field)}={value}: {message[0].lower()}{message[1:]}; it is: {_meaning(field)}"
+
+
+def _meaning(field: str) -> str:
+    info = Settings.model_fields[field]
+    return f"{info.description} ({unit_of(info)}, default {_text(info.default)})"
+
+
+def unit_of(info: FieldInfo) -> str:
+    """Return the unit of a field, or its allowed values."""
+    extra = info.json_schema_extra
+    return str(extra["unit"]) if isinstance(extra, dict) else ""
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        return "(set)" if value.get_secret_value() else "(empty)"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def rows(settings: Settings) -> Iterator[tuple[str, str, str, str, str]]:
+    """Yield (variable, value, default, unit, meaning) of each setting; a secret is not shown."""
+    for field, info in Settings.model_fields.items():
+        value = _text(getattr(settings, field))
+        yield variable(field), value, _text(info.default), unit_of(info), info.description or ""
