@@ -221,7 +221,7 @@ class MicroBatcher:
         if self._executor is None or len(images) <= self._inline_images:
             try:
                 outputs = self._run(images)
-            except Exception as error:  # noqa: BLE001  whatever the model does, the batcher goes on
+            except Exception as error:
                 self._fail(batch, error)
             else:
                 self._finish(batch, outputs, self._clock() - now)
@@ -247,10 +247,7 @@ class MicroBatcher:
         start = 0
         for request, part in batch:
             stop = start + len(part)
-            mine = (
-                outputs if len(batch) == 1 else Outputs(outputs.logits[start:stop], outputs.probabilities[start:stop])
-            )
-            _deliver(request, mine)
+            _deliver(request, Outputs(outputs.logits[start:stop], outputs.probabilities[start:stop]))
             start = stop
         self._ran(start, compute_s)
 

@@ -5,6 +5,7 @@ Must not know: transports, files.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +15,11 @@ from serving.batching import MicroBatcher
 from serving.drift import Drift
 from serving.manifest import Manifest
 from serving.metrics import ModelMetrics
-from serving.preprocess import Prepared
 from serving.repository import LoadedModel
 from serving.runtime import Outputs
+
+if TYPE_CHECKING:
+    from serving.preprocess import Prepared
 
 
 @dataclass(slots=True)
@@ -92,7 +95,7 @@ class Predictor:
         self._metrics.predicted(digits.tolist(), outputs.probabilities.max(axis=1).tolist())
         self._drift.add(images, digits)
 
-    async def predict(self, prepared: Sequence[Prepared], deadline: float | None = None) -> list[Prediction]:
+    async def predict(self, prepared: Sequence["Prepared"], deadline: float | None = None) -> list[Prediction]:
         """Read the digits of prepared pictures, in their order.
 
         A blank picture is not run: it has no digit.
@@ -110,7 +113,7 @@ class Predictor:
                 self._metrics.refuse(reason)
         return predictions
 
-    def _judge(self, probabilities: npt.NDArray[np.float32], picture: Prepared) -> Prediction:
+    def _judge(self, probabilities: npt.NDArray[np.float32], picture: "Prepared") -> Prediction:
         values: list[float] = probabilities.tolist()
         confidence = max(values)
         accepted, reasons = judge(confidence, picture.reasons, self.manifest.acceptance)
@@ -123,6 +126,6 @@ class Predictor:
             self._metrics.drifted(indices)
 
 
-def _blank(picture: Prepared) -> Prediction:
+def _blank(picture: "Prepared") -> Prediction:
     others = [reason for reason in picture.reasons if reason != BLANK]
     return Prediction(None, None, None, accepted=False, reasons=[BLANK, *others])

@@ -47,7 +47,7 @@ class Settings(BaseModel):
     threads: int = setting(
         0, "threads", "threads of one operator; 0 = CPU affinity and cgroup quota, divided by the workers", ge=0
     )
-    host: str = setting("0.0.0.0", "IP address", "address that every listener binds")  # noqa: S104
+    host: str = setting("0.0.0.0", "IP address", "address that every listener binds")
     port: Port = setting(3000, "TCP port", "HTTP through BentoML: every route, and BentoML's own clients")
     v2_port: Port = setting(8000, "TCP port", "HTTP without BentoML's layers, the same routes; 0 = off")
     grpc_port: Port = setting(8001, "TCP port", "gRPC, Open Inference Protocol v2; 0 = off")
@@ -59,7 +59,7 @@ class Settings(BaseModel):
     max_delay_ms: float = setting(
         0.0,
         "ms",
-        "how long an image may wait for company; 0 = run whatever waits when the model is free",
+        "longest wait of an image for a batch to fill; 0 = run what waits when the model is free",
         ge=0,
         le=1000,
     )

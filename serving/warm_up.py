@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from serving.batching import Run
+from serving.batching import Images, Run
 
 # The way to a worker thread and back, measured on two cores with uvloop: 90 us of processor time, and 60 to 160 us of
 # delay while the event loop is busy. A run that takes less is quicker on the loop.
@@ -47,9 +47,7 @@ def warm_up(run: Run, max_batch_size: int, clock: Callable[[], float] = time.per
     return inline
 
 
-def _least_s(
-    run: Run, images: "np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]", clock: Callable[[], float]
-) -> float:
+def _least_s(run: Run, images: Images, clock: Callable[[], float]) -> float:
     durations = []
     for _ in range(RUNS):
         started = clock()

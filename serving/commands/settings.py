@@ -17,22 +17,15 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(arguments: argparse.Namespace) -> int:
     """Print the settings of this environment."""
     from serving.settings import read_settings, rows
+    from serving.table import format_table
 
-    table = [HEAD, *rows(read_settings(os.environ))]
-    sys.stdout.write(_markdown(table) if arguments.format == "markdown" else _text(table))
+    table = list(rows(read_settings(os.environ)))
+    sys.stdout.write(_markdown(table) if arguments.format == "markdown" else format_table(HEAD, table))
     return 0
 
 
 def _markdown(table: list[tuple[str, str, str, str, str]]) -> str:
-    head, *body = [(name, default, unit, meaning) for name, _, default, unit, meaning in table]
-    lines = [" | ".join(head), "|".join(["---"] * len(head))]
-    lines += [f"`{name}` | `{default}` | {unit} | {meaning}" for name, default, unit, meaning in body]
-    return "".join(f"| {line} |\n" for line in lines)
-
-
-def _text(table: list[tuple[str, str, str, str, str]]) -> str:
-    widths = [max(len(row[column]) for row in table) for column in range(len(HEAD) - 1)]
-    lines = (
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in table
+    head = f"| {' | '.join(HEAD[:1] + HEAD[2:])} |\n|---|---|---|---|\n"
+    return head + "".join(
+        f"| `{name}` | `{default}` | {unit} | {meaning} |\n" for name, _, default, unit, meaning in table
     )
-    return "".join(f"{line}\n" for line in lines)
