@@ -1,0 +1,341 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from serving.manifest import Check
+from tests.conftest import Digits as TestDigits
+from training.architectures import Normalize
+from training.export import OPSET, CalibratedNetwork, export
+from training.verify import Digits, Subject, VerificationFailed, check_graph, format_checks, require, verify
+
+TEMPERATURE = 1.3
+FLOOR = 0.8
+
+NAMES = [
+    "single file",
+    "operators",
+    "training mode",
+    "tensors",
+    "batch",
+    "versions",
+    "onnx.checker",
+    "batch sizes",
+    "parity",
+    "labels",
+    "companions",
+    "repetition",
+    "probabilities",
+    "accuracy",
+    "accuracy kept",
+]
+
+
+class Linear(nn.Module):
+    """The smallest network that reads digits, with a dropout that matters in training mode only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.normalize, self.dropout, self.linear = Normalize(), nn.Dropout(0.5), nn.Linear(784, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.linear(self.dropout(self.normalize(images).flatten(1)))
+        return logits
+
+
+@pytest.fixture(scope="module")
+def digits(test_digits: TestDigits) -> Digits:
+    return Digits(*test_digits)
+
+
+@pytest.fixture(scope="module")
+def network(digits: Digits) -> Linear:
+    """Return a network that was fitted by least squares to the test set; what it learned from does not matter here."""
+    model = Linear().eval()
+    pixels = model.normalize(torch.tensor(digits.images)).flatten(1).numpy().astype(np.float64)
+    design = np.column_stack([pixels, np.ones(len(pixels))])
+    targets = 10 * np.eye(10)[digits.labels]
+    solution = np.linalg.solve(design.T @ design + 100 * np.eye(785), design.T @ targets)
+    model.linear.weight.data = torch.tensor(solution[:784].T, dtype=torch.float32)
+    model.linear.bias.data = torch.tensor(solution[784], dtype=torch.float32)
+    return model
+
+
+@pytest.fixture(scope="module")
+def exported(network: Linear, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("exported") / "model.onnx"
+    export(network, path, TEMPERATURE)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def file(tmp_path: Path, exported: bytes) -> Path:
+    (tmp_path / "model.onnx").write_bytes(exported)
+    return tmp_path / "model.onnx"
+
+
+def failures(file: Path, network: nn.Module, digits: Digits, floor: float = FLOOR) -> dict[str, str]:
+    """Return the figures of the checks that failed, by name, having seen that every check ran."""
+    checks = verify(file, network, digits, temperature=TEMPERATURE, min_accuracy=floor)
+    assert [check.name for check in checks] == NAMES
+    return {check.name: check.figure for check in checks if not check.passed}
+
+
+def edit(file: Path, change: Callable[[onnx.ModelProto], object]) -> None:
+    graph = onnx.load(file)
+    change(graph)
+    file.write_bytes(graph.SerializeToString())
+
+
+def weight_of(graph: onnx.ModelProto, name: str = "network.linear.weight") -> TensorProto:
+    return next(tensor for tensor in graph.graph.initializer if tensor.name == name)
+
+
+def edit_weight(file: Path, change: Callable[[np.ndarray], np.ndarray], name: str = "network.linear.weight") -> None:
+    def replace(graph: onnx.ModelProto) -> None:
+        tensor = weight_of(graph, name)
+        tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor).copy()), name))
+
+    edit(file, replace)
+
+
+def export_as_it_is(model: nn.Module, file: Path, **options: object) -> None:
+    """Export without what `training.export` takes care of."""
+    program = torch.onnx.export(
+        model,
+        (torch.zeros(2, 28, 28, dtype=torch.uint8),),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=["images"],
+        output_names=["logits", "probabilities"],
+        external_data=False,
+        verbose=False,
+        **options,
+    )
+    file.write_bytes(program.model_proto.SerializeToString())
+
+
+def test_a_good_export_passes_every_check(file: Path, network: Linear, digits: Digits):
+    assert failures(file, network, digits) == {}
+
+
+@pytest.mark.filterwarnings("ignore:Exporting a model while it is in training mode")
+def test_dropout_left_in_training_mode(file: Path, network: Linear, digits: Digits):
+    network.train()
+    try:
+        model = CalibratedNetwork(network, TEMPERATURE)
+        export_as_it_is(model, file, dynamic_shapes=({0: torch.export.Dim("batch")},))
+    finally:
+        network.eval()
+    # onnxruntime drops nothing, so the figures are right; other runtimes do as the file says.
+    assert failures(file, network, digits)["training mode"].startswith("Dropout")
+
+
+def test_noise_that_the_network_adds_to_itself(file: Path, network: Linear, digits: Digits):
+    def add_noise(graph: onnx.ModelProto) -> None:
+        last = next(node for node in graph.graph.node if "logits" in node.output)
+        last.output[0] = "quiet"
+        noise = helper.make_node("RandomUniformLike", ["quiet"], ["noise"], name="noise", high=0.01)
+        position = list(graph.graph.node).index(last) + 1
+        graph.graph.node.insert(position, helper.make_node("Add", ["quiet", "noise"], ["logits"]))
+        graph.graph.node.insert(position, noise)
+
+    edit(file, add_noise)
+    found = failures(file, network, digits)
+    assert found["training mode"] == "RandomUniformLike noise"
+    assert {"batch sizes", "parity", "companions", "repetition"} <= found.keys()
+
+
+def test_a_batch_size_that_is_baked_in(file: Path, network: Linear, digits: Digits):
+    export_as_it_is(CalibratedNetwork(network, TEMPERATURE).eval(), file)
+    found = failures(file, network, digits)
+    assert found["batch"] == "2, 2, 2"
+    assert {"tensors", "batch", "batch sizes", "parity"} <= found.keys()
+    assert found["batch sizes"].startswith("the model failed on uint8 (1, 28, 28)")
+
+
+def test_a_batch_size_that_is_baked_in_behind_a_symbol(file: Path, network: Linear, digits: Digits):
+    export_as_it_is(CalibratedNetwork(network, TEMPERATURE).eval(), file)
+
+    def name_it(graph: onnx.ModelProto) -> None:
+        for value in (*graph.graph.input, *graph.graph.output):
+            value.type.tensor_type.shape.dim[0].dim_param = "batch"
+        graph.graph.ClearField("value_info")
+
+    edit(file, name_it)
+    found = failures(file, network, digits)
+    assert "batch" not in found
+    assert "batch sizes" in found
+
+
+def test_a_weight_that_is_off_by_a_tenth(file: Path, network: Linear, digits: Digits):
+    def scale(weight: np.ndarray) -> np.ndarray:
+        weight[3, 14 * 28 + 14] *= 1.1
+        return weight
+
+    edit_weight(file, scale)
+    found = failures(file, network, digits)
+    assert "parity" in found
+    assert float(found["parity"].split()[0]) > 1e-4
+
+
+def test_classes_that_are_permuted(file: Path, network: Linear, digits: Digits):
+    edit_weight(file, lambda weight: np.roll(weight, 1, axis=0))
+    edit_weight(file, lambda bias: np.roll(bias, 1), "network.linear.bias")
+    assert failures(file, network, digits).keys() == {"batch sizes", "parity", "labels", "accuracy", "accuracy kept"}
+
+
+class NormalizedTwice(nn.Module):
+    """A network that gets pixels which are normalised already, as a client's own code would send them."""
+
+    def __init__(self, network: Linear):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network.linear(self.network.normalize(self.network.normalize(images)).flatten(1))
+        return logits
+
+
+def test_pixels_that_are_normalised_twice(file: Path, network: Linear, digits: Digits):
+    export(NormalizedTwice(network), file, TEMPERATURE)
+    assert {"batch sizes", "parity", "labels"} <= failures(file, network, digits).keys()
+
+
+def test_weights_in_a_second_file(file: Path, network: Linear, digits: Digits):
+    onnx.save_model(onnx.load(file), file, save_as_external_data=True, location="model.onnx.data", size_threshold=0)
+    found = failures(file, network, digits)
+    assert "val_4 in model.onnx.data" in found["single file"]
+    assert {"parity", "accuracy"} <= found.keys()
+
+
+def test_an_accuracy_under_the_floor(file: Path, network: Linear, digits: Digits):
+    found = failures(file, network, digits, floor=0.99)
+    assert found.keys() == {"accuracy"}
+    correct = found["accuracy"].partition("(")[2]
+    assert float(found["accuracy"].split()[0]) == pytest.approx(int(correct.split()[0]) / 10_000)
+
+
+def test_an_accuracy_below_the_checkpoints(file: Path, network: Linear, digits: Digits):
+    edit_weight(file, lambda weight: weight * np.where(np.arange(10) == 8, 0.9, 1)[:, None].astype(np.float32))
+    found = failures(file, network, digits)
+    assert "accuracy kept" in found
+    assert "accuracy" not in found
+
+
+def test_a_foreign_operator(file: Path, network: Linear, digits: Digits):
+    def make_foreign(graph: onnx.ModelProto) -> None:
+        graph.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+        graph.graph.node.append(helper.make_node("Gelu", ["logits"], ["unused"], domain="com.microsoft"))
+
+    edit(file, make_foreign)
+    assert failures(file, network, digits)["operators"] == "com.microsoft, com.microsoft.Gelu"
+
+
+def swap_tensors(graph: onnx.ModelProto) -> None:
+    logits, probabilities = graph.graph.output
+    copies = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in (probabilities, logits)]
+    graph.graph.ClearField("output")
+    graph.graph.output.extend(copies)
+
+
+def test_outputs_in_another_order(file: Path, network: Linear, digits: Digits):
+    edit(file, swap_tensors)
+    found = failures(file, network, digits)
+    assert {"tensors", "parity"} <= found.keys()
+
+
+def test_symbols_that_differ(file: Path, network: Linear, digits: Digits):
+    def rename(graph: onnx.ModelProto) -> None:
+        graph.graph.output[1].type.tensor_type.shape.dim[0].dim_param = "n"
+
+    edit(file, rename)
+    assert failures(file, network, digits).keys() == {"tensors", "batch"}
+
+
+def test_a_scalar_has_no_batch(file: Path, network: Linear, digits: Digits):
+    edit(file, lambda graph: graph.graph.output[1].type.tensor_type.shape.ClearField("dim"))
+    assert failures(file, network, digits)["batch"] == "'batch', 'batch', 'none'"
+
+
+@pytest.mark.parametrize(("opset", "ir_version"), [(27, 10), (18, 14), (99, 99)])
+def test_versions_that_the_oldest_runtime_does_not_read(
+    file: Path, network: Linear, digits: Digits, opset: int, ir_version: int
+):
+    def raise_versions(graph: onnx.ModelProto) -> None:
+        graph.opset_import[0].version, graph.ir_version = opset, ir_version
+
+    edit(file, raise_versions)
+    assert failures(file, network, digits)["versions"] == f"operator set {opset}, IR version {ir_version}"
+
+
+def test_a_graph_that_the_checker_refuses(file: Path, network: Linear, digits: Digits):
+    edit(file, lambda graph: graph.graph.output[0].type.tensor_type.shape.dim.add(dim_value=3))
+    found = failures(file, network, digits)["onnx.checker"]
+    assert found
+    assert "\n" not in found
+
+
+def test_a_softmax_at_another_temperature(file: Path, network: Linear, digits: Digits):
+    export(network, file, temperature=1.0)
+    assert failures(file, network, digits).keys() == {"probabilities"}
+
+
+def test_rows_that_depend_on_their_companions(file: Path, network: Linear, digits: Digits):
+    class Centred(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = network(images)
+            return logits - logits.mean(dim=0)
+
+    model = Centred().eval()
+    export(model, file, TEMPERATURE)
+    found = failures(file, model, digits)
+    assert "companions" in found
+    assert "parity" not in found
+
+
+def test_logits_that_are_no_numbers(file: Path, network: Linear, digits: Digits):
+    edit_weight(file, lambda weight: np.full_like(weight, np.nan))
+    found = failures(file, network, digits)
+    assert {"batch sizes", "parity", "labels", "companions", "probabilities", "accuracy"} <= found.keys()
+    assert found["parity"].startswith("nan")
+
+
+def test_a_file_that_is_no_model_fails_every_check(file: Path, network: Linear, digits: Digits):
+    file.write_bytes(b"no model")
+    assert list(failures(file, network, digits)) == NAMES
+
+
+def test_the_graph_can_be_checked_alone(exported: bytes, network: Linear, digits: Digits):
+    checks = check_graph(Subject(exported, network, digits.images))
+    assert [check.name for check in checks] == NAMES[:7]
+    assert all(check.passed for check in checks)
+
+
+CHECKS = [
+    Check(name="parity", figure="0.5", bound="at most 0.0001", passed=False),
+    Check(name="batch", figure="'batch'", bound="one symbol", passed=True),
+    Check(name="labels", figure="9 of 10", bound="all", passed=False),
+]
+
+
+def test_failed_checks_are_named_with_figure_and_bound():
+    with pytest.raises(VerificationFailed) as caught:
+        require(CHECKS)
+    assert str(caught.value) == "parity: found 0.5, expected at most 0.0001; labels: found 9 of 10, expected all"
+    require(CHECKS[1:2])
+
+
+def test_the_table_has_a_line_for_each_check():
+    lines = format_checks(CHECKS).splitlines()
+    assert lines[0].split() == ["CHECK", "RESULT", "FIGURE", "BOUND"]
+    assert [line.split()[:2] for line in lines[2:]] == [
+        ["parity", "FAILED"],
+        ["batch", "passed"],
+        ["labels", "FAILED"],
+    ]
