@@ -4,6 +4,7 @@ Must not know: how a network is trained.
 """
 
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from serving.errors import InvalidInput
 
@@ -26,6 +27,38 @@ class Recipe:
     """Training images held back to choose by; 0 trains on all and reports the test set after each epoch instead."""
     min_accuracy: float
     """Share of the test set, 0 to 1, below which the network is not published."""
+    nesterov: bool = False
+    """Whether momentum looks ahead. Source: Nesterov 1983, in the form of Sutskever et al. 2013."""
+    weight_decay: float = 0.0
+    """Share of each weight, times the learning rate, that a step takes off; biases and batch norm are spared."""
+    schedule: Literal["constant", "one-cycle"] = "constant"
+    """How the learning rate goes: see `training.schedule`."""
+    warm_up: float = 0.0
+    """Share of the run, in [0, 1), during which a one-cycle's rate rises."""
+    averaging: float = 0.0
+    """Share of the mean of weights that each step keeps; 0 publishes the last weights instead of a mean."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of activations and gradients; weights are float32 always."""
+    augmentation: Literal["none", "mild", "strong"] = "none"
+    """How far pictures are changed: see `training.augment`."""
+    label_smoothing: float = 0.0
+    """Share of the answer that is spread over all digits, in [0, 1)."""
+    redrawn_digits: int = 0
+    """Training images that are drawn on paper and photographed, and learnt from beside MNIST's."""
+    printed_digits: int = 0
+    """Printed digits learnt from."""
+    outliers: int = 0
+    """Pictures of what is no digit."""
+    outlier_share: float = 0.0
+    """Outliers per digit in a batch."""
+    outlier_weight: float = 0.5
+    """Weight of the outliers' part of the loss."""
+    teacher: str | None = None
+    """Published network whose answers are imitated, or None."""
+    teacher_share: float = 0.0
+    """Weight of the imitation, in [0, 1]; the rest is that of the labels."""
+    teacher_temperature: float = 1.0
+    """By which both sides' logits are divided in the imitation."""
 
     def hyperparameters(self) -> dict[str, float | int | str | bool | None]:
         """Return every field by name, for a checkpoint or a manifest."""

@@ -1,0 +1,59 @@
+"""Several processes, one training run: `torchrun --nproc-per-node N -m training train ...`.
+
+Must not know: what is trained.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes that train one network together; by default this one alone."""
+
+    rank: int = 0
+    size: int = 1
+
+    def share(self, batch: Tensor) -> Tensor:
+        """Return this process's part of a batch (N,); all are equally large, so a few elements may be left out."""
+        return batch[: len(batch) // self.size * self.size][self.rank :: self.size]
+
+    def wrap(self, model: nn.Module, device: str) -> nn.Module:
+        """Return a network whose gradients are the mean over all processes; it shares the weights of `model`."""
+        if self.size == 1:
+            return model
+        if device == "cuda":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        return DistributedDataParallel(model)
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Return the mean of a scalar over all processes."""
+        if self.size > 1:
+            dist.all_reduce(value)
+        return value / self.size
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Group]:
+    """Join the processes that torchrun started, as its environment variables say; alone without them.
+
+    Args:
+        device: "cpu" (they talk by gloo) or "cuda" (by nccl, each process with the GPU of its local rank).
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Group()
+        return
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    try:
+        yield Group(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
