@@ -1,0 +1,4 @@
+"""Scoring files: readers, scorer, journal, writers.
+
+Must not know: transports, training.
+"""

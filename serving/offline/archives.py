@@ -1,0 +1,151 @@
+"""Zip and tar: their members as streams, in order, within limits; nothing is written to disk.
+
+Must not know: what the members hold.
+"""
+
+import stat
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from serving.errors import InvalidInput
+from serving.offline.streams import BROKEN, Readable, describe_failure, read_fully
+
+# MNIST as single pictures has 70,000 members. The standard library keeps about 500 bytes for each of a zip file.
+MAX_MEMBERS = 250_000
+# Central directory of a zip file: at least 46 bytes a member, and the name.
+MAX_DIRECTORY_BYTES = 128 * MAX_MEMBERS
+# Deflate reaches 1032; real pictures and CSV files of digits stay below 30.
+MAX_RATIO = 200
+# Below this size the ratio is not looked at: a blank bitmap compresses well and does no harm.
+RATIO_FREE_BYTES = 16 << 20
+
+_END_OF_DIRECTORY, _ZIP64_LOCATOR = b"PK\x05\x06", b"PK\x06\x07"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member: its name, and its bytes as a stream or why there are none."""
+
+    name: str
+    stream: Readable
+    error: str | None = None
+
+
+class Metered:
+    """Counts what is read from a compressed member and stops at `MAX_RATIO` times what it takes in the archive.
+
+    Args:
+        stream: decompressed bytes.
+        compressed_bytes: what they take in the archive.
+    """
+
+    def __init__(self, stream: Readable, compressed_bytes: int):
+        self._stream, self._left = stream, max(RATIO_FREE_BYTES, MAX_RATIO * compressed_bytes)
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return at most `size` bytes.
+
+        Raises:
+            InvalidInput: the ratio is reached.
+        """
+        data = self._stream.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise InvalidInput(f"unpacks to more than {MAX_RATIO} times its size")
+        return data
+
+
+def _is_hidden(name: str) -> bool:
+    parts = Path(name).parts
+    return any(part.startswith(".") and part != ".." for part in parts) or "__MACOSX" in parts
+
+
+def zip_members(path: Path) -> Iterator[Member]:
+    """Yield the members of a zip file.
+
+    Raises:
+        InvalidInput: more members than `MAX_MEMBERS`.
+        zipfile.BadZipFile: a broken file.
+    """
+    _check_directory(path)
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if not info.is_dir() and not _is_hidden(info.filename):
+                yield from _zip_member(archive, info)
+
+
+def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[Member]:
+    if stat.S_ISLNK(info.external_attr >> 16):
+        yield Member(info.filename, BytesIO(), "a link")
+        return
+    if info.flag_bits & 1:
+        yield Member(info.filename, BytesIO(), "encrypted")
+        return
+    try:
+        stream = archive.open(info)
+    except BROKEN as error:
+        yield Member(info.filename, BytesIO(), describe_failure(error))
+        return
+    with stream:
+        yield Member(info.filename, Metered(stream, info.compress_size))
+
+
+def _check_directory(path: Path) -> None:
+    """Refuse a zip file with too many members before the standard library reads them all."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        # The end record has 22 bytes and a comment of at most 65,535.
+        file.seek(max(0, size - 22 - 65_535 - 76))
+        tail = file.read()
+    end = tail.rfind(_END_OF_DIRECTORY)
+    if end < 0 or len(tail) < end + 22:
+        raise InvalidInput("broken data: a zip file without its directory")
+    directory_bytes = int.from_bytes(tail[end + 12 : end + 16], "little")
+    if end >= 76 and tail.startswith(_ZIP64_LOCATOR, end - 20):  # its 56-byte end record lies before the locator
+        directory_bytes = int.from_bytes(tail[end - 36 : end - 28], "little")
+    if directory_bytes > MAX_DIRECTORY_BYTES:
+        raise InvalidInput(f"a zip file with a directory of {directory_bytes} bytes, at most {MAX_DIRECTORY_BYTES}")
+
+
+def tar_members(stream: Readable, compressed_bytes: int) -> Iterator[Member]:
+    """Yield the members of a tar stream, decompressed before.
+
+    Args:
+        stream: at its first byte.
+        compressed_bytes: the size of the file it comes from.
+
+    Raises:
+        InvalidInput: more members than `MAX_MEMBERS`, or the ratio is reached.
+        tarfile.TarError: a broken file.
+    """
+    metered = Metered(stream, compressed_bytes)
+    with tarfile.open(fileobj=metered, mode="r|") as archive:  # type: ignore[call-overload]
+        for count, info in enumerate(archive, 1):
+            if count > MAX_MEMBERS:
+                raise InvalidInput(f"more than {MAX_MEMBERS} members; the rest is not read")
+            if not info.isdir() and not _is_hidden(info.name):
+                yield _tar_member(archive, info)
+            archive.members = []  # the standard library keeps every member of a stream
+
+
+def _tar_member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
+    if not info.isreg():
+        return Member(info.name, BytesIO(), "a link" if info.issym() or info.islnk() else "no regular file")
+    stream = archive.extractfile(info)
+    return Member(info.name, stream or BytesIO())
+
+
+def read_member(stream: Readable, limit_bytes: int) -> bytes:
+    """Return all bytes of a member.
+
+    Raises:
+        InvalidInput: more than `limit_bytes`.
+    """
+    data = read_fully(stream, limit_bytes + 1)
+    if len(data) > limit_bytes:
+        raise InvalidInput(f"more than {limit_bytes} bytes")
+    return data

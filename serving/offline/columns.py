@@ -1,0 +1,66 @@
+"""Which columns of a table are the pixels, in which order, and which is the label.
+
+Must not know: how a table is stored.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from serving.errors import InvalidInput
+from serving.offline.pixels import PIXELS
+
+LABEL_NAMES = frozenset({"label", "labels", "class", "target", "y", "digit"})
+
+# pixel0, pixel_1, px3, p4, x5, 6: Kaggle, OpenML, scikit-learn and pandas.
+_NUMBERED = re.compile(r"(?:pixels?|px|p|x|col|column|f|v)?[ _.-]?(\d{1,3})", re.IGNORECASE)
+# 1x1 to 28x28: the widespread mnist_train.csv with a header.
+_ROW_AND_COLUMN = re.compile(r"(\d{1,2})x(\d{1,2})", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Positions in a row: 784 pixels, row-major, and the label or None; and how many fields a row has."""
+
+    pixels: tuple[int, ...]
+    label: int | None
+    count: int
+
+
+def find_columns(names: Sequence[str]) -> Columns:
+    """Return the columns of a table with a header; other columns are not looked at.
+
+    Raises:
+        InvalidInput: the names do not give 784 pixels, numbered from 0 or from 1.
+    """
+    cleaned = [name.strip().strip('"').strip() for name in names]
+    labels = [position for position, name in enumerate(cleaned) if name.lower() in LABEL_NAMES]
+    if len(labels) > 1:
+        raise InvalidInput(f"more than one column of labels: {', '.join(cleaned[position] for position in labels)}")
+    numbers = {position: number for position, name in enumerate(cleaned) if (number := _number(name)) is not None}
+    ordered = sorted(numbers, key=numbers.__getitem__)
+    found = [numbers[position] for position in ordered]
+    if found not in (list(range(PIXELS)), list(range(1, PIXELS + 1))):
+        raise InvalidInput(f"expected 784 pixel columns, pixel0 to pixel783 or pixel1 to pixel784, found {len(found)}")
+    return Columns(tuple(ordered), labels[0] if labels else None, len(names))
+
+
+def _number(name: str) -> int | None:
+    if match := _ROW_AND_COLUMN.fullmatch(name):
+        row, column = int(match[1]), int(match[2])
+        return (row - 1) * 28 + column if 1 <= row <= 28 and 1 <= column <= 28 else None
+    match = _NUMBERED.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def columns_without_header(count: int) -> Columns:
+    """Return the columns of a table without a header: 784 pixels, or a label and 784 pixels.
+
+    Raises:
+        InvalidInput: another number of columns.
+    """
+    if count == PIXELS:
+        return Columns(tuple(range(PIXELS)), None, count)
+    if count == PIXELS + 1:
+        return Columns(tuple(range(1, PIXELS + 1)), 0, count)
+    raise InvalidInput(f"expected 784 pixel columns and at most one label before them, found {count} columns")

@@ -1,0 +1,40 @@
+"""The local engine: threads that each decode a task and score it; results in order.
+
+Must not know: formats. A thread that decodes and then infers keeps its processor busy whichever of the two is slower;
+ONNX Runtime, NumPy, OpenCV and Arrow run outside the interpreter's lock.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pyarrow as pa  # type: ignore[import-untyped]
+
+from serving.offline.items import Items, Task
+
+# Tasks in the hands of each worker or waiting for it; bounds the memory.
+TASKS_PER_WORKER = 3
+
+
+def score_locally(
+    tasks: Iterable[Task], score: Callable[[Items], pa.RecordBatch], workers: int
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of each task, in the order of the tasks.
+
+    Args:
+        tasks: read in the calling thread, a few ahead.
+        score: safe to call from several threads.
+        workers: threads, >= 1.
+    """
+    waiting: deque[Future[pa.RecordBatch]] = deque()
+    with ThreadPoolExecutor(workers, "score") as pool:
+        try:
+            for task in tasks:
+                waiting.append(pool.submit(lambda task: score(task.decode()), task))
+                if len(waiting) > TASKS_PER_WORKER * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

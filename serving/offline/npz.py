@@ -1,0 +1,87 @@
+"""NPZ: every array of images in it, with the labels that belong to it.
+
+Must not know: the model.
+"""
+
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from serving.errors import InvalidInput
+from serving.offline.archives import Metered
+from serving.offline.arrays import ArrayRows, npy_tasks, read_npy_header
+from serving.offline.items import Place
+from serving.offline.pixels import Numbers, Scale
+from serving.offline.streams import Readable, read_fully
+
+SUFFIX = ".npy"
+
+# What turns the name of an array of images into that of its labels: Keras's mnist.npz, MedMNIST, scikit-learn, savez.
+_PAIRS = (("x", "y"), ("X", "y"), ("images", "labels"), ("image", "label"), ("data", "target"), ("arr_0", "arr_1"))
+
+
+def is_npz(path: Path) -> bool:
+    """Tell whether a zip file holds arrays and nothing else."""
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    return bool(names) and all(name.endswith(SUFFIX) for name in names)
+
+
+def npz_tasks(path: Path, place: Place, scale: Scale) -> Iterator[ArrayRows]:
+    """Yield the tasks of every array of images, items being named `ARRAY/NUMBER`.
+
+    Args:
+        path: the file.
+        place: the source.
+        scale: see `decide_scale`.
+
+    Raises:
+        InvalidInput: an array that holds no images, or one of Python objects.
+    """
+    with zipfile.ZipFile(path) as archive:
+        flat = {name for name in archive.namelist() if len(_header(archive, name)[0]) == 1}
+        images = [name for name in archive.namelist() if name not in flat]
+        if not images:
+            raise InvalidInput("an NPZ file without an array of images")
+        for name in images:
+            labels = _labels(archive, _labels_name(name, images, flat))
+            inner = replace(place, prefix=f"{place.prefix}{name.removesuffix(SUFFIX)}/")
+            with _open(archive, name) as stream:
+                yield from npy_tasks(_metered(archive, name, stream), inner, scale, labels)
+
+
+def _open(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    return archive.open(name)
+
+
+def _metered(archive: zipfile.ZipFile, name: str, stream: Readable) -> Readable:
+    return Metered(stream, archive.getinfo(name).compress_size)
+
+
+def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+    with _open(archive, name) as stream:
+        shape, _, dtype = read_npy_header(stream)
+    return shape, dtype
+
+
+def _labels_name(name: str, images: list[str], flat: set[str]) -> str | None:
+    if len(images) == len(flat) == 1:
+        return next(iter(flat))
+    stem = name.removesuffix(SUFFIX)
+    found = (stem.replace(one, other) + SUFFIX for one, other in _PAIRS if one in stem)
+    return next((candidate for candidate in found if candidate in flat), None)
+
+
+def _labels(archive: zipfile.ZipFile, name: str | None) -> Numbers | None:
+    if name is None:
+        return None
+    with _open(archive, name) as stream:
+        (count,), _, dtype = read_npy_header(stream)
+        data = read_fully(_metered(archive, name, stream), count * dtype.itemsize)
+    if len(data) < count * dtype.itemsize:
+        raise InvalidInput(f"{name}: cut short")
+    return np.frombuffer(data, dtype)

@@ -1,0 +1,110 @@
+"""Numbers of any array to 28x28 images: shapes, scale, range.
+
+Must not know: files.
+"""
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.errors import InvalidInput
+from serving.offline.items import NO_LABEL, Images
+
+PIXELS = 784
+Scale = Literal["auto", "1", "255"]
+Numbers = npt.NDArray[Any]
+
+SHAPES = "(N, 28, 28), (N, 784), (N, 1, 28, 28) or (N, 28, 28, 1)"
+AMBIGUOUS = "every pixel is 0 or 1: say with --scale whether white is 1 or 255"
+
+
+def count_images(shape: tuple[int, ...]) -> int:
+    """Return how many images an array of this shape holds; a single one may lack the first axis.
+
+    Raises:
+        InvalidInput: the shape is none of those in use for MNIST.
+    """
+    if shape in {(28, 28), (PIXELS,)}:
+        return 1
+    if shape[1:] in {(28, 28), (PIXELS,), (1, 28, 28), (28, 28, 1)} and shape[0] >= 0:
+        return shape[0]
+    raise InvalidInput(f"expected an array of shape {SHAPES}, got {shape}")
+
+
+def decide_scale(sample: Numbers, scale: Scale) -> int:
+    """Return the value of full ink, 1 or 255, of the file that begins with `sample`.
+
+    Booleans go to 1 and whole numbers to 255. Floats go to 1 if none is larger and one lies between, else to 255.
+
+    Args:
+        sample: the first pixels of the file, any numeric dtype and shape.
+        scale: what the user says; `auto` applies the rule.
+
+    Raises:
+        InvalidInput: not numbers, or nothing but zeros and ones, which fits both scales.
+    """
+    if sample.dtype.kind not in "buif":
+        raise InvalidInput(f"expected numbers, got an array of {sample.dtype}")
+    if scale != "auto":
+        return int(scale)
+    if sample.dtype.kind == "b":
+        return 1
+    largest = float(sample.max(initial=0, where=np.isfinite(sample)))
+    if largest > 1:
+        return 255
+    if sample.dtype.kind == "f" and bool(np.any((sample > 0) & (sample < 1))):
+        return 1
+    if largest > 0:
+        raise InvalidInput(AMBIGUOUS)
+    return 255
+
+
+def to_images(rows: Numbers, full: int) -> tuple[Images, dict[int, str]]:
+    """Return rows of pixels as images, and why some rows are none.
+
+    Args:
+        rows: any numeric dtype, shape (N, 784), row-major.
+        full: the value of full ink, 1 or 255.
+
+    Returns:
+        uint8, shape (N, 28, 28), zeros where the row is in error; position -> error.
+    """
+    if rows.dtype == np.uint8 and full == 255:
+        return np.ascontiguousarray(rows).reshape(-1, 28, 28), {}
+    pixels = rows.astype(np.float64) * (255 / full)
+    with np.errstate(invalid="ignore"):
+        bad = ~((pixels >= 0) & (pixels <= 255 + 1e-3)).all(axis=1)
+    errors = {int(index): _describe_range(rows[index], full) for index in np.flatnonzero(bad)}
+    if rows.dtype.kind == "f" and full == 255:
+        errors |= dict.fromkeys(_small(rows, bad), "values from 0 to 1 only, in a file whose scale is 0 to 255")
+    pixels[list(errors)] = 0
+    return np.rint(pixels).astype(np.uint8).reshape(-1, 28, 28), errors
+
+
+def _small(rows: Numbers, bad: Any) -> list[int]:
+    """Return the rows that look like fractions of 1."""
+    fractions = (rows > 0) & (rows < 1)
+    small = ~bad & fractions.any(axis=1) & (rows.max(axis=1, initial=0) <= 1)
+    return [int(index) for index in np.flatnonzero(small)]
+
+
+def _describe_range(row: Numbers, full: int) -> str:
+    for position, value in enumerate(row.tolist()):
+        if not math.isfinite(value) or not 0 <= value <= full:
+            return f"pixel {position} is {value:g}, expected 0 to {full}"
+    return f"a pixel is out of 0 to {full}"
+
+
+def to_labels(values: Numbers) -> tuple[npt.NDArray[np.int8], dict[int, str]]:
+    """Return labels as int8, shape (N,), and why some are none.
+
+    Args:
+        values: numbers, shape (N,); whole and from 0 to 9 where they are right.
+    """
+    with np.errstate(invalid="ignore"):
+        right = (values >= 0) & (values <= 9) & (values == np.floor(values))
+    labels = np.where(right, values, NO_LABEL).astype(np.int8)
+    errors = {int(i): f"label {values[i]:g}, expected a whole number from 0 to 9" for i in np.flatnonzero(~right)}
+    return labels, errors

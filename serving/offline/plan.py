@@ -1,0 +1,176 @@
+"""From sources to tasks: each file by the reader of its kind, pictures gathered into batches.
+
+Must not know: the model, the output.
+"""
+
+import stat
+import tarfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO, get_args
+
+import pyarrow as pa  # type: ignore[import-untyped]
+
+from serving.errors import InvalidInput
+from serving.offline.archives import Member, Metered, read_member, tar_members, zip_members
+from serving.offline.arrays import idx_tasks, labels_path, npy_tasks, read_idx_header
+from serving.offline.csv_rows import csv_tasks
+from serving.offline.items import Place, Task
+from serving.offline.npz import is_npz, npz_tasks
+from serving.offline.pictures import PICTURE_BYTES, Entries, Entry
+from serving.offline.pixels import Numbers, Scale
+from serving.offline.sniff import Compressed, Kind, Table
+from serving.offline.sources import FolderLabels, Source, size_of
+from serving.offline.streams import BROKEN, Readable, decompress, describe_failure, look, read_fully
+from serving.offline.tables import arrow_batches, parquet_batches, table_tasks
+
+# Pictures of one task: the model runs them as one batch.
+PICTURES = 32
+
+# What a reader may raise for what a file holds.
+UNREADABLE = (InvalidInput, tarfile.TarError, pa.ArrowException, *BROKEN)
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How to read: the scale of numbers, the pixels of a picture, what folders stand for."""
+
+    scale: Scale
+    max_pixels: int
+    folder_labels: FolderLabels
+
+
+class Plan:
+    """The tasks of some sources, in order; iterate once.
+
+    Args:
+        sources: in order.
+        options: how to read them.
+    """
+
+    def __init__(self, sources: Iterable[Source], options: ReadOptions):
+        self._sources, self._options = sources, options
+        self._finished_bytes = 0
+        self._file: BinaryIO | None = None
+
+    @property
+    def bytes_done(self) -> int:
+        """Bytes of the files that have been read so far."""
+        return self._finished_bytes + (self._file.tell() if self._file and not self._file.closed else 0)
+
+    def __iter__(self) -> Iterator[Task]:
+        waiting: list[Entry] = []
+        for source in self._sources:
+            for piece in self._read(source):
+                if isinstance(piece, Entry):
+                    waiting.append(piece)
+                if waiting and (len(waiting) == PICTURES or not isinstance(piece, Entry)):
+                    yield Entries(tuple(waiting), self._options.max_pixels)
+                    waiting = []
+                if not isinstance(piece, Entry):
+                    yield piece
+            self._finished_bytes += size_of(source)
+        if waiting:
+            yield Entries(tuple(waiting), self._options.max_pixels)
+
+    def _read(self, source: Source) -> Iterator[Entry | Task]:
+        shown = _as_text(source.path)
+        try:
+            if source.error:
+                raise InvalidInput(source.error)
+            yield from self._read_file(source, Place(source.ordinal, shown))
+        except UNREADABLE as error:
+            text = str(error) if isinstance(error, InvalidInput) else describe_failure(error)
+            yield Entry(source.ordinal, shown, "", source.label, error=text)
+
+    def _read_file(self, source: Source, place: Place) -> Iterator[Entry | Task]:
+        if not stat.S_ISREG(source.path.stat().st_mode):
+            raise InvalidInput("no regular file")
+        with ExitStack() as stack:
+            self._file = file = stack.enter_context(source.path.open("rb"))
+            kind, stream = look(file)
+            compressed = kind in get_args(Compressed)
+            if compressed:
+                stack.enter_context(unpacked := decompress(kind, stream))
+                kind, stream = look(Metered(unpacked, size_of(source)))
+            if kind == "tar":
+                for member in tar_members(stream, size_of(source)):
+                    yield from self._read_member(member, place)
+            elif kind == "zip" and not compressed:
+                yield from self._read_zip(source.path, place)
+            elif kind == "picture" and not compressed:
+                yield Entry(place.ordinal, place.source, "", source.label, source.path)
+            elif kind in get_args(Table) and not compressed:
+                yield from self._read_table(source.path, kind, place)
+            else:
+                yield from self._read_stream(kind, stream, place, source.label, _labels_beside(source.path, kind))
+
+    def _read_zip(self, path: Path, place: Place) -> Iterator[Entry | Task]:
+        members = zip_members(path)
+        if is_npz(path):
+            yield from npz_tasks(path, place, self._options.scale)
+            return
+        for member in members:
+            yield from self._read_member(member, place)
+
+    def _read_member(self, member: Member, place: Place) -> Iterator[Entry | Task]:
+        name = _as_text(member.name)
+        label = self._options.folder_labels.of(Path(name).parent.name)
+        try:
+            if member.error:
+                raise InvalidInput(member.error)
+            kind, stream = look(member.stream)
+            inner = replace(place, prefix=f"{name}/")
+            for piece in self._read_stream(kind, stream, inner, label, None):
+                yield replace(piece, name=name) if isinstance(piece, Entry) else piece
+        except UNREADABLE as error:
+            text = str(error) if isinstance(error, InvalidInput) else describe_failure(error)
+            yield Entry(place.ordinal, place.source, name, label, error=text)
+
+    def _read_stream(
+        self, kind: Kind, stream: Readable, place: Place, label: int, labels: Numbers | None
+    ) -> Iterator[Entry | Task]:
+        """Yield what a stream holds that can be read from beginning to end."""
+        if kind == "idx":
+            yield from idx_tasks(stream, place, self._options.scale, labels)
+        elif kind == "npy":
+            yield from npy_tasks(stream, place, self._options.scale)
+        elif kind == "text":
+            yield from csv_tasks(stream, place, self._options.scale)
+        elif kind == "picture":
+            yield Entry(place.ordinal, place.source, "", label, read_member(stream, PICTURE_BYTES))
+        elif kind == "empty":
+            raise InvalidInput("empty")
+        else:
+            raise InvalidInput(f"a {kind.replace('_', ' ')} inside an archive is not read: unpack it first")
+
+    def _read_table(self, path: Path, kind: Kind, place: Place) -> Iterator[Task]:
+        batches = parquet_batches(path) if kind == "parquet" else arrow_batches(path, kind)
+        yield from table_tasks(batches, place, self._options.scale, self._options.max_pixels)
+
+
+def _labels_beside(path: Path, kind: Kind) -> Numbers | None:
+    """Return the labels that lie beside a file of IDX images under MNIST's own name, or None."""
+    beside = labels_path(path)
+    if kind != "idx" or beside == path or not beside.is_file():
+        return None
+    with beside.open("rb") as file:
+        inner, stream = look(file)
+        if inner in get_args(Compressed):
+            inner, stream = look(decompress(inner, stream))
+        if inner != "idx":
+            raise InvalidInput(f"{beside.name} beside it holds no labels")
+        dtype, shape = read_idx_header(stream)
+        data = read_fully(stream, shape[0] * dtype.itemsize)
+    if len(shape) != 1 or len(data) < shape[0] * dtype.itemsize:
+        raise InvalidInput(f"{beside.name} beside it is broken")
+    import numpy as np
+
+    return np.frombuffer(data, dtype)
+
+
+def _as_text(path: Path | str) -> str:
+    """Return a path as text that every output can hold, whatever bytes the file system has in it."""
+    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -1,0 +1,161 @@
+"""Files named by the caller: single ones, globs, folder trees, lists; in a fixed order.
+
+Must not know: what the files hold.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path
+
+from serving.offline.arrays import labels_path
+from serving.offline.items import NO_LABEL
+
+# A path, the label of its folder or -1, and why it cannot be read.
+Found = tuple[Path, int, str | None]
+
+NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"})
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file, or one place where there should be one.
+
+    Attributes:
+        ordinal: its number in the order of the input, from 0.
+        path: as the caller named it, or the folder it was found in.
+        label: what the folder it lies in says, or -1.
+        error: why it cannot be read at all.
+    """
+
+    ordinal: int
+    path: Path
+    label: int = NO_LABEL
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class FolderLabels:
+    """The digit that a folder's name stands for: the model's label, or the word; never the folder's position."""
+
+    labels: Sequence[str]
+
+    def of(self, folder: str) -> int:
+        """Return the digit, or -1 for any other name."""
+        name = folder.lower()
+        for names in (self.labels, NUMBER_WORDS):
+            if name in names:
+                return list(names).index(name)
+        return NO_LABEL
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Every source that the arguments name; iterate as often as needed.
+
+    Hidden files and folders of a tree are not looked at, nor is a file of labels beside the images it belongs to.
+
+    Attributes:
+        arguments: files, folders and globs.
+        folder_labels: what the folders of a tree stand for.
+        excluded: absolute paths that a tree leaves out: the output and what belongs to it.
+    """
+
+    arguments: Sequence[str]
+    folder_labels: FolderLabels
+    excluded: frozenset[Path] = field(default_factory=frozenset)
+
+    def __iter__(self) -> Iterator[Source]:
+        for ordinal, (path, label, error) in enumerate(self._all()):
+            yield Source(ordinal, path, label, error)
+
+    def _all(self) -> Iterator[Found]:
+        for argument in self.arguments:
+            path = Path(argument)
+            if path.exists() or path.is_symlink():
+                yield from self._path(path, path, ())
+            elif set(argument) & set("*?["):
+                yield from self._glob(path)
+            else:
+                yield path, NO_LABEL, "no such file or folder"
+
+    def _glob(self, pattern: Path) -> Iterator[Found]:
+        fixed = list(takewhile(lambda part: not set(part) & set("*?["), pattern.parts))
+        root = Path(*fixed)
+        matches = sorted(root.glob(str(Path(*pattern.parts[len(fixed) :]))))
+        if not matches:
+            yield pattern, NO_LABEL, "no file matches"
+        for match in matches:
+            yield from self._path(match, root, ())
+
+    def _path(self, path: Path, root: Path, above: tuple[Path, ...]) -> Iterator[Found]:
+        """Yield a file or a tree below `root`; `above` are the folders that led here, links resolved."""
+        try:
+            if path.is_dir():
+                yield from self._tree(path, root, above)
+            else:
+                path.stat()
+                yield path, self._label(path, root), None
+        except OSError as error:
+            reason = "a link that leads nowhere" if path.is_symlink() else (error.strerror or "unreadable").lower()
+            yield path, NO_LABEL, reason
+
+    def _tree(self, folder: Path, root: Path, above: tuple[Path, ...]) -> Iterator[Found]:
+        resolved = folder.resolve()
+        if resolved in above:
+            yield folder, NO_LABEL, "a link to a folder that it lies in"
+            return
+        entries = {entry.name: entry for entry in folder.iterdir() if not entry.name.startswith(".")}
+        if not entries and folder.suffix.lower() in PICTURE_SUFFIXES:
+            yield folder, NO_LABEL, "an empty folder with the name of a picture"
+        labels = {labels_path(entry).name for entry in entries.values() if labels_path(entry) != entry}
+        for name in sorted(entries.keys() - labels):
+            if entries[name].absolute() not in self.excluded:
+                yield from self._path(entries[name], root, (*above, resolved))
+
+    def _label(self, path: Path, root: Path) -> int:
+        """Return the label of the folder that a file lies in, if that folder was found and not named by the caller."""
+        return NO_LABEL if root in {path, path.parent} else self.folder_labels.of(path.parent.name)
+
+
+@dataclass
+class Survey:
+    """One look at every source before the work begins.
+
+    Attributes:
+        stamps: 8 bytes for each source: a digest of path, size and time of change, and of the file of labels beside it.
+        total_bytes: of all files.
+    """
+
+    stamps: bytearray = field(default_factory=bytearray)
+    total_bytes: int = 0
+
+
+def survey(inputs: Inputs) -> Survey:
+    """Return sizes and stamps of every source."""
+    result = Survey()
+    for source in inputs:
+        result.total_bytes += size_of(source)
+        result.stamps += _stamp(source)
+    return result
+
+
+def size_of(source: Source) -> int:
+    """Return the size of a source in bytes, 0 where there is none."""
+    try:
+        return 0 if source.error else source.path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _stamp(source: Source) -> bytes:
+    parts = [str(source.path), str(source.label)]
+    for path in dict.fromkeys((source.path, labels_path(source.path))):
+        try:
+            status = path.stat()
+            parts.append(f"{status.st_size} {status.st_mtime_ns}")
+        except OSError:
+            parts.append("none")
+    return hashlib.blake2b("\n".join(parts).encode("utf-8", "surrogateescape"), digest_size=8).digest()

@@ -1,0 +1,229 @@
+"""Parquet and Arrow: batches of pixel columns, of lists of pixels, or of encoded pictures.
+
+Must not know: the model.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+from serving.errors import InvalidInput
+from serving.offline.columns import LABEL_NAMES, find_columns
+from serving.offline.items import NO_LABEL, Items, Place, rows_of_place
+from serving.offline.pictures import Entry, decode_entries
+from serving.offline.pixels import PIXELS, Numbers, Scale, decide_scale, to_images, to_labels
+from serving.offline.sniff import Kind
+
+# Rows of one batch, and of encoded pictures, which are up to a thousand times larger and slower to read.
+PIXEL_ROWS, PICTURE_ROWS = 1024, 64
+
+# Parquet reads each column through a buffer of this size instead of a row group at once.
+COLUMN_BUFFER_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Which columns of a table to read, and how.
+
+    Attributes:
+        form: 784 columns, one column of lists (or of 784 raw bytes), or one of encoded pictures.
+        names: the columns, in the order of the pixels.
+        label: the column of labels, or None.
+    """
+
+    form: Literal["columns", "lists", "pictures"]
+    names: tuple[str, ...]
+    label: str | None
+
+    @property
+    def columns(self) -> list[str]:
+        """Every column that is read."""
+        return [*self.names, *([self.label] if self.label else [])]
+
+
+def find_layout(schema: pa.Schema) -> Layout:
+    """Return how a table of this schema holds digits.
+
+    Raises:
+        InvalidInput: no pixel columns, and not exactly one column of pixels or pictures.
+    """
+    labels = [name for name in schema.names if name.lower() in LABEL_NAMES and _is_number(schema.field(name).type)]
+    label = labels[0] if len(labels) == 1 else None
+    candidates = {field.name: form for field in schema if (form := _form(field.type))}
+    if len(candidates) > 1:
+        candidates = {name: form for name, form in candidates.items() if name.lower() in {"image", "pixels", "picture"}}
+    if len(candidates) == 1:
+        ((name, form),) = candidates.items()
+        return Layout(form, (name,), label)
+    columns = find_columns(schema.names)
+    return Layout("columns", tuple(schema.names[position] for position in columns.pixels), label)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _form(kind: pa.DataType) -> Literal["lists", "pictures"] | None:
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return "lists"
+    if pa.types.is_fixed_size_binary(kind) and kind.byte_width == PIXELS:
+        return "lists"
+    if pa.types.is_struct(kind):
+        return "pictures" if "bytes" in {field.name for field in kind} else None
+    return "pictures" if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) else None
+
+
+@dataclass(frozen=True, slots=True)
+class TableRows:
+    """Rows of one table; `first` is the number of the first one, `full` the value of full ink."""
+
+    place: Place
+    layout: Layout
+    first: int
+    batch: pa.RecordBatch
+    full: int
+    max_pixels: int
+
+    def decode(self) -> Items:
+        """Return the rows as items named by their number from 0."""
+        names = list(map(str, range(self.first, self.first + self.batch.num_rows)))
+        labels, errors = _labels(self.batch, self.layout)
+        if self.layout.form == "pictures":
+            return self._decode_pictures(names, labels, errors)
+        rows, missing = read_pixels(self.batch, self.layout)
+        images, out_of_range = to_images(rows, self.full)
+        return rows_of_place(self.place, names, images, labels, errors | out_of_range | missing)
+
+    def _decode_pictures(self, names: list[str], labels: npt.NDArray[np.int8], errors: dict[int, str]) -> Items:
+        pictures = _encoded(self.batch, self.layout)
+        entries = [
+            Entry(self.place.ordinal, self.place.source, name, int(label), picture or b"", errors.get(position))
+            for position, (name, label, picture) in enumerate(zip(names, labels, pictures, strict=True))
+        ]
+        return decode_entries(entries, self.max_pixels)
+
+
+def _labels(batch: pa.RecordBatch, layout: Layout) -> tuple[npt.NDArray[np.int8], dict[int, str]]:
+    """Return labels as int8, shape (N,), -1 for null, and why some are wrong."""
+    if layout.label is None:
+        return np.full(batch.num_rows, NO_LABEL, np.int8), {}
+    column = batch.column(layout.label)
+    present = column.is_valid().to_numpy(zero_copy_only=False)
+    labels, errors = to_labels(np.where(present, column.to_numpy(zero_copy_only=False), 0))
+    labels[~present] = NO_LABEL
+    return labels, errors
+
+
+def _encoded(batch: pa.RecordBatch, layout: Layout) -> list[bytes | None]:
+    column = batch.column(layout.names[0])
+    if pa.types.is_struct(column.type):
+        column = column.field("bytes")
+    pictures: list[bytes | None] = column.to_pylist()
+    return pictures
+
+
+def read_pixels(batch: pa.RecordBatch, layout: Layout) -> tuple[Numbers, dict[int, str]]:
+    """Return the pixels of a batch, shape (N, 784), zeros where there are none, and why.
+
+    Raises:
+        InvalidInput: the columns hold no numbers.
+    """
+    if layout.form == "lists":
+        return _read_lists(batch.column(layout.names[0]))
+    columns = [batch.column(name) for name in layout.names]
+    if not all(_is_number(column.type) for column in columns):
+        raise InvalidInput("the pixel columns hold no numbers")
+    errors: dict[int, str] = {}
+    for name, column in zip(layout.names, columns, strict=True):
+        if column.null_count:
+            errors |= {int(row): f"{name} is null" for row in np.flatnonzero(column.is_null().to_numpy(False))}
+    return np.stack([column.fill_null(0).to_numpy(False) for column in columns], axis=1), errors
+
+
+def _read_lists(column: pa.Array) -> tuple[Numbers, dict[int, str]]:
+    """Return lists of pixels, nested by row or flat, as an array of shape (N, 784)."""
+    count = len(column)
+    if pa.types.is_fixed_size_binary(column.type):
+        column = column.fill_null(bytes(PIXELS)) if column.null_count else column
+        data = np.frombuffer(column.buffers()[1], np.uint8)[column.offset * PIXELS :]
+        return data[: count * PIXELS].reshape(count, PIXELS), {}
+    flat, fast = column, column.null_count == 0
+    while fast and _form(flat.type) == "lists":
+        flat = flat.flatten()
+    if fast and len(flat) == count * PIXELS and not flat.null_count and _all_lists_are_full(column):
+        return flat.to_numpy(zero_copy_only=False).reshape(count, PIXELS), {}
+    return _read_each_list(column)
+
+
+def _all_lists_are_full(column: pa.Array) -> bool:
+    lengths = column.value_lengths() if hasattr(column, "value_lengths") else None
+    return lengths is None or set(lengths.unique().to_pylist()) <= {PIXELS, 28}
+
+
+def _read_each_list(column: pa.Array) -> tuple[Numbers, dict[int, str]]:
+    rows, errors = np.zeros((len(column), PIXELS)), {}
+    for position, value in enumerate(column.to_pylist()):
+        try:
+            row = np.asarray(value, np.float64).reshape(-1)
+        except (ValueError, TypeError):
+            row = np.empty(0)
+        if len(row) == PIXELS:
+            rows[position] = row
+        else:
+            errors[position] = f"expected 784 pixels, found {'null' if value is None else len(row)}"
+    return rows, errors
+
+
+def table_tasks(batches: Iterator[pa.RecordBatch], place: Place, scale: Scale, max_pixels: int) -> Iterator[TableRows]:
+    """Yield the tasks of a table.
+
+    Args:
+        batches: of one schema, each of any size.
+        place: the source.
+        scale: see `decide_scale`.
+        max_pixels: of an encoded picture.
+    """
+    first, full, layout = 0, 0, None
+    for whole in batches:
+        layout = layout or find_layout(whole.schema)
+        size = PICTURE_ROWS if layout.form == "pictures" else PIXEL_ROWS
+        for offset in range(0, whole.num_rows, size):
+            batch = whole.slice(offset, size)
+            if not full:
+                full = 255 if layout.form == "pictures" else decide_scale(read_pixels(batch, layout)[0], scale)
+            yield TableRows(place, layout, first, batch, full, max_pixels)
+            first += batch.num_rows
+
+
+def parquet_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """Yield the batches of a Parquet file; holds one batch, however large its row groups are.
+
+    Raises:
+        InvalidInput: no columns of digits.
+        OSError: a broken file.
+    """
+    with pq.ParquetFile(path, pre_buffer=False, buffer_size=COLUMN_BUFFER_BYTES) as file:
+        layout = find_layout(file.schema_arrow)
+        size = PICTURE_ROWS if layout.form == "pictures" else PIXEL_ROWS
+        yield from file.iter_batches(size, columns=layout.columns, use_threads=False)
+
+
+def arrow_batches(path: Path, kind: Kind) -> Iterator[pa.RecordBatch]:
+    """Yield the batches of an Arrow file (Feather version 2) or stream.
+
+    Raises:
+        OSError: a broken file.
+    """
+    with pa.memory_map(str(path)) as source:
+        if kind == "arrow_stream":
+            yield from pa.ipc.open_stream(source)
+            return
+        reader = pa.ipc.open_file(source)
+        for position in range(reader.num_record_batches):
+            yield reader.get_batch(position)
