@@ -91,7 +91,8 @@ def load(path: Path) -> Checkpoint:
     content = _read(path)
     if content.get("format") != FORMAT:
         raise CheckpointRejected(
-            f"{path} is no checkpoint of a training run; if it is a bare state_dict, name its architecture"
+            f"{path} is no checkpoint of a training run;"
+            " for a bare state_dict there is `evaluate FILE --architecture NAME`"
         )
     try:
         content = {key: value for key, value in content.items() if key != "format"}

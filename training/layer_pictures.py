@@ -42,7 +42,9 @@ def draw(model: nn.Module, image: Tensor, folder: Path) -> list[Path]:
         if isinstance(weight, Tensor) and weight.ndim >= 3:
             path = folder / f"kernels-{_file_name(name)}.png"
             kernels = weight.detach().float().cpu().numpy()
-            _panels(kernels.reshape(-1, *kernels.shape[-2:]), f"{name}: kernels {list(kernels.shape)}", path)
+            # One row per output map where that fits on a page.
+            columns = kernels.shape[1] if kernels.ndim == 4 and 1 < kernels.shape[1] <= 16 else None
+            _panels(kernels.reshape(-1, *kernels.shape[-2:]), f"{name}: kernels {list(kernels.shape)}", path, columns)
             paths.append(path)
     for number, (name, module, before, after) in enumerate(calls):
         path = folder / f"{number:02}-{_file_name(name)}.png"
@@ -53,10 +55,10 @@ def draw(model: nn.Module, image: Tensor, folder: Path) -> list[Path]:
     return paths
 
 
-def _panels(maps: Floats, title: str, path: Path) -> None:
-    """Draw maps (N, H, W) side by side on one grey scale, whose middle grey is 0."""
+def _panels(maps: Floats, title: str, path: Path, columns: int | None = None) -> None:
+    """Draw maps (N, H, W) in rows, `columns` in each, on one grey scale, whose middle grey is 0."""
     shown = maps[:MAX_PANELS]
-    columns = max(8, math.ceil(math.sqrt(len(shown))))
+    columns = columns or max(8, math.ceil(math.sqrt(len(shown))))
     rows = math.ceil(len(shown) / columns)
     figure = Figure(figsize=(columns * _PANEL_INCHES, rows * _PANEL_INCHES + 0.5), dpi=_DOTS_PER_INCH)
     FigureCanvasAgg(figure)
