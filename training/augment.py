@@ -54,7 +54,7 @@ def augment(images: Tensor, labels: Tensor, strength: Strength, generator: torch
     Returns:
         uint8, shape (N, 28, 28).
     """
-    if strength == Strength():
+    if strength == Strength() or not len(images):
         return images
     ink = images.float() / 255
     if strength.habits:

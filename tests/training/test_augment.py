@@ -1,0 +1,111 @@
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.conftest import Digits
+from training.augment import STRONG, Strength, add_habits, augment
+
+NONE = Strength()
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def digits(test_digits: Digits) -> tuple[Tensor, Tensor]:
+    images, labels = test_digits
+    return torch.from_numpy(images[:400].copy()), torch.from_numpy(labels[:400].astype(np.int64))
+
+
+def changed(digits: tuple[Tensor, Tensor], strength: Strength, seed: int = 0) -> Tensor:
+    return augment(*digits, strength, generator(seed))
+
+
+def test_no_strength_leaves_the_pictures_as_they_are(digits: tuple[Tensor, Tensor]) -> None:
+    assert torch.equal(changed(digits, NONE), digits[0])
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Strength)])
+def test_each_kind_of_change_changes_pictures_and_keeps_their_form(name: str, digits: tuple[Tensor, Tensor]) -> None:
+    result = changed(digits, replace(NONE, **{name: getattr(STRONG, name)}))
+    assert result.dtype == torch.uint8
+    assert result.shape == digits[0].shape
+    assert not torch.equal(result, digits[0])
+
+
+def test_the_generator_decides_everything(digits: tuple[Tensor, Tensor]) -> None:
+    assert torch.equal(changed(digits, STRONG, seed=1), changed(digits, STRONG, seed=1))
+    assert not torch.equal(changed(digits, STRONG, seed=1), changed(digits, STRONG, seed=2))
+
+
+def test_the_pictures_given_are_left_alone(digits: tuple[Tensor, Tensor]) -> None:
+    before = digits[0].clone()
+    changed(digits, STRONG)
+    assert torch.equal(digits[0], before)
+
+
+def test_a_shift_moves_the_centre_of_ink_by_at_most_its_bound(digits: tuple[Tensor, Tensor]) -> None:
+    moved = centres(changed(digits, replace(NONE, shift_px=2.0))) - centres(digits[0])
+    assert 0.8 < moved.abs().mean() < 1.2
+    assert moved.abs().max() < 2.2
+
+
+def test_a_rotation_keeps_the_ink_and_its_centre(digits: tuple[Tensor, Tensor]) -> None:
+    turned = changed(digits, replace(NONE, rotation_deg=18.0))
+    assert turned.sum() == pytest.approx(float(digits[0].sum()), rel=0.01)
+    assert (centres(turned) - centres(digits[0])).abs().mean() < 0.3
+
+
+def test_pens_become_thinner_and_thicker_and_no_digit_vanishes(digits: tuple[Tensor, Tensor]) -> None:
+    ink = changed(digits, replace(NONE, pen=1.0)).float().sum(dim=(1, 2)) / digits[0].float().sum(dim=(1, 2))
+    assert ink.min() > 0.25
+    assert ink.min() < 0.8
+    assert ink.max() > 1.4
+
+
+def test_contrast_hardens_edges(digits: tuple[Tensor, Tensor]) -> None:
+    def grey(images: Tensor) -> float:
+        return float(((images > 40) & (images < 160)).float().mean())
+
+    assert grey(changed(digits, replace(NONE, contrast=1.0))) < grey(digits[0])
+
+
+def test_habits_touch_ones_fours_and_sevens_only(digits: tuple[Tensor, Tensor]) -> None:
+    ink = digits[0].float() / 255
+    touched = (add_habits(ink, digits[1], 1.0, generator()) != ink).any(dim=2).any(dim=1)
+    assert set(digits[1][touched].tolist()) == {1, 4, 7}
+    assert touched[(digits[1] == 1) | (digits[1] == 4) | (digits[1] == 7)].float().mean() > 0.98
+
+
+def test_habits_never_take_ink_from_a_one_or_a_seven(digits: tuple[Tensor, Tensor]) -> None:
+    ink, labels = digits[0].float() / 255, digits[1]
+    result = add_habits(ink, labels, 1.0, generator())
+    kept = (labels == 1) | (labels == 7)
+    assert (result[kept] >= ink[kept]).all()
+    # An upstroke lies to the left of the stem and below its top; a bar lies across it.
+    assert (result - ink)[labels == 1].sum(dim=1).argmax(dim=1).float().mean() < 14
+
+
+def test_what_is_no_digit_gets_no_habits(digits: tuple[Tensor, Tensor]) -> None:
+    ink = digits[0].float() / 255
+    assert torch.equal(add_habits(ink, torch.full_like(digits[1], -1), 1.0, generator()), ink)
+
+
+def test_an_empty_batch_and_an_empty_picture_go_through() -> None:
+    empty = torch.zeros(0, 28, 28, dtype=torch.uint8)
+    assert augment(empty, torch.zeros(0, dtype=torch.int64), STRONG, generator()).shape == (0, 28, 28)
+    blank = torch.zeros(30, 28, 28, dtype=torch.uint8)
+    result = augment(blank, torch.arange(30) % 10, replace(STRONG, habits=0.0), generator())
+    assert result.sum() == 0
+
+
+def centres(images: Tensor) -> Tensor:
+    """Centre of ink of each picture, in pixels: (N, 2)."""
+    ink = images.double()
+    axis = torch.arange(28, dtype=torch.float64)
+    total = ink.sum(dim=(1, 2))
+    return torch.stack([(ink.sum(dim=1) * axis).sum(1) / total, (ink.sum(dim=2) * axis).sum(1) / total], dim=1)
