@@ -67,7 +67,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         type=int,
         choices=range(10),
         metavar="DIGIT",
-        help="kaggle: label of an item without a digit",
+        help="kaggle: label of items without a digit",
     )
     group.add_argument("--summary", type=Path, metavar="FILE", help="write counts, accuracy and speed as JSON")
     group.add_argument("-q", "--quiet", action="store_true", help="no progress and no summary on the terminal")
@@ -191,9 +191,7 @@ def _limit(arguments: argparse.Namespace) -> "ErrorLimit":
     try:
         return ErrorLimit.parse(arguments.max_errors)
     except ValueError as error:
-        raise ConfigurationError(
-            f"--max-errors {arguments.max_errors}: expected a number or a share, 100 or 5%"
-        ) from error
+        raise ConfigurationError(f"--max-errors {arguments.max_errors}: expected N or P%") from error
 
 
 def _report(arguments: argparse.Namespace, model: "LoadedModel", result: "Result") -> None:

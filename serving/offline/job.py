@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -56,7 +56,7 @@ class Job:
     form: Form
     output: Path
     identity: dict[str, Any]
-    limit: ErrorLimit = ErrorLimit()
+    limit: ErrorLimit = field(default_factory=ErrorLimit)
     resume: bool = False
     retry_failed: bool = False
 

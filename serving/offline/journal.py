@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 
 from serving.errors import ServingError
+from serving.offline.build import booleans
 from serving.offline.rows import SCHEMA
 
 JOB, SOURCES, ROWS, JOURNAL = "job.json", "sources", "rows.arrows", "journal"
@@ -200,6 +201,6 @@ class Retry:
             stay = np.array([int(value) not in self.failed for value in ordinals[:count]], bool)
             self._rest = batch.slice(count) if count < len(ordinals) else None
             if stay.any():
-                yield batch.slice(0, count).filter(pa.array(stay))
+                yield batch.slice(0, count).filter(booleans(stay))
             if self._rest is not None:
                 return

@@ -12,6 +12,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 
 from serving.acceptance import BLANK, judge
 from serving.manifest import Acceptance
+from serving.offline.build import booleans, lists_of_ten, lists_of_texts, numbers, texts
 from serving.offline.items import NO_LABEL, Images, Items
 
 if TYPE_CHECKING:
@@ -52,24 +53,26 @@ class Scorer:
     def score(self, items: Items) -> pa.RecordBatch:
         """Return one row for every item, in order, of `SCHEMA`."""
         count = len(items.names)
-        empty = np.zeros(count, bool)
-        empty[[*items.errors, *items.blank]] = True
+        has_error = np.zeros(count, bool)
+        has_error[list(items.errors)] = True
+        empty = has_error.copy()
+        empty[list(items.blank)] = True
         probabilities = np.zeros((count, 10), np.float32)
         probabilities[~empty] = self._probabilities(items.images[~empty])
         digits = probabilities.argmax(axis=1).astype(np.int8)
         confidence = probabilities.max(axis=1)
         accepted, reasons = self._judge(items, confidence)
         columns = [
-            pa.array(items.ordinals),
-            pa.array([items.sources] * count if isinstance(items.sources, str) else items.sources, pa.string()),
-            pa.array(items.names, pa.string()),
-            pa.array(digits, mask=empty),
-            pa.array(confidence, mask=empty),
-            pa.array(accepted),
-            pa.array(reasons, pa.list_(pa.string())),
-            pa.array(items.labels, mask=items.labels == NO_LABEL),
-            _sparse(items.errors, count),
-            _probability_lists(probabilities, empty),
+            numbers(items.ordinals),
+            texts([items.sources] * count if isinstance(items.sources, str) else items.sources),
+            texts(items.names),
+            numbers(digits, ~empty),
+            numbers(confidence, ~empty),
+            booleans(np.array(accepted, bool)),
+            lists_of_texts(reasons),
+            numbers(items.labels, items.labels != NO_LABEL),
+            texts([items.errors.get(position, "") for position in range(count)], has_error),
+            lists_of_ten(probabilities, ~empty),
         ]
         return pa.record_batch(columns, schema=SCHEMA)
 
@@ -89,13 +92,3 @@ class Scorer:
         if not len(images):
             return np.empty((0, 10), np.float32)
         return np.concatenate([self._run(images[at : at + BATCH]).probabilities for at in range(0, len(images), BATCH)])
-
-
-def _sparse(values: dict[int, str], count: int) -> pa.Array:
-    if not values:
-        return pa.nulls(count, pa.string())
-    return pa.array([values.get(position) for position in range(count)], pa.string())
-
-
-def _probability_lists(probabilities: npt.NDArray[np.float32], empty: npt.NDArray[np.bool_]) -> pa.Array:
-    return pa.FixedSizeListArray.from_arrays(pa.array(probabilities.reshape(-1)), 10, mask=pa.array(empty))

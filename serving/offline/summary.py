@@ -9,10 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.compute as pc  # type: ignore[import-untyped]
 
 
 def _zeros() -> npt.NDArray[np.int64]:
     return np.zeros((10, 10), np.int64)
+
+
+def _digits(column: pa.Array) -> npt.NDArray[np.int64]:
+    """Return a column of digits as int64, -1 for null."""
+    return np.nan_to_num(column.to_numpy(False), nan=-1).astype(np.int64)
 
 
 @dataclass
@@ -35,14 +41,12 @@ class Summary:
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Count the rows of a batch of `rows.SCHEMA`."""
-        failed = batch.column("error").is_valid().to_numpy(False)
-        accepted = batch.column("accepted").to_numpy(False)
-        labels = batch.column("label").fill_null(-1).to_numpy(False)
-        digits = batch.column("digit").fill_null(-1).to_numpy(False)
-        self.rows += len(failed)
-        self.errors += int(failed.sum())
-        self.refused += int((~failed & ~accepted).sum())
-        self.labelled += int((~failed & (labels >= 0)).sum())
+        fine = batch.column("error").is_null()
+        labels, digits = _digits(batch.column("label")), _digits(batch.column("digit"))
+        self.rows += batch.num_rows
+        self.errors += batch.num_rows - fine.true_count
+        self.refused += pc.and_not(fine, batch.column("accepted")).true_count
+        self.labelled += pc.and_(fine, batch.column("label").is_valid()).true_count
         both = (labels >= 0) & (digits >= 0)
         np.add.at(self.confusion, (labels[both], digits[both]), 1)
 
@@ -67,9 +71,7 @@ class Summary:
         line = f"{self.rows:,} rows, {self.errors:,} errors, {self.refused:,} refused"
         if self.accuracy is None:
             return f"{line}\n"
-        counts = "\n".join(
-            f"{digit:>5} " + "".join(f"{count:>7}" for count in row)
-            for digit, row in enumerate(self.confusion.tolist())
-        )
+        rows = enumerate(self.confusion.tolist())
+        counts = "\n".join(f"{digit:>5} " + "".join(f"{count:>7}" for count in row) for digit, row in rows)
         header = "label " + "".join(f"{digit:>7}" for digit in range(10))
         return f"{line}, accuracy {self.accuracy:.2%} of {self.labelled:,}\n{header}\n{counts}\n"

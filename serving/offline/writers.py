@@ -14,6 +14,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.compute as pc  # type: ignore[import-untyped]
 
 from serving.errors import ServingError
+from serving.offline.build import numbers, texts
 
 Format = Literal["parquet", "csv", "jsonl", "kaggle"]
 SUFFIXES: dict[str, Format] = {".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
@@ -73,23 +74,27 @@ def _tables(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, pa.Table]]
 
 
 def _typed(first: int, table: pa.Table, form: Form) -> pa.Table:
-    columns = {"row": pa.array(np.arange(first, first + table.num_rows)), **{name: table[name] for name in COLUMNS}}
+    columns = {"row": numbers(np.arange(first, first + table.num_rows)), **{name: table[name] for name in COLUMNS}}
     if form.probabilities:
-        columns |= {name: pc.list_element(table["probabilities"], digit) for digit, name in enumerate(PROBABILITIES)}
+        indices = numbers(np.arange(10))
+        columns |= {
+            name: pc.list_element(table["probabilities"], index)
+            for name, index in zip(PROBABILITIES, indices, strict=True)
+        }
     return pa.table(columns)
 
 
 def _flat(first: int, table: pa.Table, form: Form) -> pa.Table:
     """Return the table with the reasons as text, parted by semicolons."""
     typed = _typed(first, table, form)
-    joined = pc.binary_join(typed["reasons"], ";")
+    joined = pc.binary_join(typed["reasons"], texts([";"])[0])
     return typed.set_column(typed.schema.get_field_index("reasons"), "reasons", joined)
 
 
 def _none() -> pa.Table:
     from serving.offline.rows import SCHEMA
 
-    return SCHEMA.empty_table()
+    return pa.Table.from_batches([], SCHEMA)
 
 
 def _write_parquet(tables: Iterator[tuple[int, pa.Table]], form: Form, file: BinaryIO) -> None:
