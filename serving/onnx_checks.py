@@ -145,7 +145,6 @@ def opset_of(model: onnx.ModelProto) -> int:
     return max((entry.version for entry in model.opset_import if entry.domain in DEFAULT_DOMAINS), default=0)
 
 
-def describe(inputs: list[TensorSpec], outputs: list[TensorSpec]) -> str:
-    """Return the tensors of a graph in one line: `images uint8 ['batch', 28, 28] -> ...`."""
-    sides = [", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in side) for side in (inputs, outputs)]
-    return " -> ".join(sides)
+def describe(tensors: list[TensorSpec]) -> str:
+    """Return tensors in one line: `logits float32 [batch,10], probabilities float32 [batch,10]`."""
+    return ", ".join(f"{spec.name} {spec.dtype} [{','.join(map(str, spec.shape))}]" for spec in tensors)

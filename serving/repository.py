@@ -147,14 +147,17 @@ def _check_graph(model: bytes, manifest: Manifest) -> None:
         raise ModelRejected("external data", ", ".join(external[:3]), "every tensor inside the file")
     if foreign := onnx_checks.foreign_operators(graph):
         raise ModelRejected("operators", ", ".join(foreign[:3]), "operators of ONNX's default domain")
-    found = onnx_checks.tensor_specs(graph)
-    for whose, expected in (
-        ("of every model", (INPUTS, OUTPUTS)),
-        ("in the manifest", (manifest.inputs, manifest.outputs)),
+    inputs, outputs = onnx_checks.tensor_specs(graph)
+    for check, found, listed, expected in (
+        ("inputs", inputs, manifest.inputs, INPUTS),
+        ("outputs", outputs, manifest.outputs, OUTPUTS),
     ):
         if found != expected:
-            described = onnx_checks.describe(*expected)
-            raise ModelRejected("tensors", onnx_checks.describe(*found), f"{described}, the tensors {whose}")
+            raise ModelRejected(check, onnx_checks.describe(found), onnx_checks.describe(expected))
+        if listed != expected:
+            raise ModelRejected(
+                check, f"{onnx_checks.describe(listed)} in the manifest", onnx_checks.describe(expected)
+            )
 
 
 def _check_golden(runtime: OnnxModel, manifest: Manifest) -> None:

@@ -3,6 +3,7 @@
 Must not know: how good the network is; `training.verify` finds out.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -61,28 +62,34 @@ def export(model: nn.Module, path: Path, temperature: float = 1.0) -> None:
     Raises:
         ExportFailed: the exporter cannot follow the network, or fixes its batch size without a word.
     """
-    graph = _trace(model, temperature)
-    graph.ir_version = IR_VERSION
-    _strip(graph)
-    found = onnx_checks.tensor_specs(graph)
-    if found != (INPUTS, OUTPUTS):
-        described, wanted = onnx_checks.describe(*found), onnx_checks.describe(INPUTS, OUTPUTS)
-        raise ExportFailed(f"torch's exporter made a graph of {described}, expected {wanted}")
+    graph = to_graph(CalibratedNetwork(model, temperature), [spec.name for spec in OUTPUTS])
+    for found, expected in zip(onnx_checks.tensor_specs(graph), (INPUTS, OUTPUTS), strict=True):
+        if found != expected:
+            described, wanted = onnx_checks.describe(found), onnx_checks.describe(expected)
+            raise ExportFailed(f"torch's exporter made a graph with {described}, expected {wanted}")
     path.write_bytes(graph.SerializeToString(deterministic=True))
 
 
-def _trace(model: nn.Module, temperature: float) -> onnx.ModelProto:
-    """Return the exporter's graph of the network in evaluation mode."""
-    modes = [(module, module.training) for module in model.modules()]
+def to_graph(network: nn.Module, output_names: Sequence[str]) -> onnx.ModelProto:
+    """Return the exporter's graph of a network in evaluation mode; the network is left as it was.
+
+    Args:
+        network: images uint8 (N, 28, 28) to as many tensors as there are names, on the CPU, in whichever mode.
+        output_names: of the graph's outputs, in the network's order.
+
+    Raises:
+        ExportFailed: the exporter cannot follow the network.
+    """
+    modes = [(module, module.training) for module in network.modules()]
     example = torch.zeros(EXAMPLE_BATCH, 28, 28, dtype=torch.uint8)
     try:
         program = torch.onnx.export(
-            CalibratedNetwork(model, temperature).eval(),
+            network.eval(),
             (example,),
             dynamo=True,
             opset_version=OPSET,
             input_names=[spec.name for spec in INPUTS],
-            output_names=[spec.name for spec in OUTPUTS],
+            output_names=list(output_names),
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             external_data=False,
             verbose=False,
@@ -94,7 +101,10 @@ def _trace(model: nn.Module, temperature: float) -> onnx.ModelProto:
         for module, training in modes:
             module.training = training
     assert program is not None
-    return program.model_proto
+    graph = program.model_proto
+    graph.ir_version = IR_VERSION
+    _strip(graph)
+    return graph
 
 
 def _strip(message: Message) -> None:

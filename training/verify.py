@@ -103,13 +103,13 @@ def verify(
     return [
         *check_graph(subject),
         check_batch_sizes(subject),
-        _check("parity", f"largest difference of a logit at most {PARITY:g}", lambda: _parity(subject)),
-        _check("labels", "the network's own label for every digit", lambda: _labels(subject)),
-        _check("companions", f"a row differs by at most {COMPANIONS:g} in another batch", lambda: _companions(subject)),
+        _check("parity", f"logits within {PARITY:g}", lambda: _parity(subject)),
+        _check("labels", "every label equal", lambda: _labels(subject)),
+        _check("companions", f"logits within {COMPANIONS:g} in another batch", lambda: _companions(subject)),
         _check("repetition", "the same bits twice", lambda: _repetition(subject)),
         _check(
             "probabilities",
-            f"softmax of logits / {temperature:g}, and a sum of 1, within {PROBABILITIES:g}",
+            f"softmax of logits / {temperature:g} and sum 1 within {PROBABILITIES:g}",
             lambda: _probabilities(subject, temperature),
         ),
         *_check_accuracy(subject, digits, min_accuracy),
@@ -124,8 +124,9 @@ def check_graph(subject: Subject) -> list[Check]:
         _check(
             "training mode", "nothing in training mode", lambda: _none(onnx_checks.training_operators(subject.graph))
         ),
-        _check("tensors", onnx_checks.describe(INPUTS, OUTPUTS), lambda: _tensors(subject.graph)),
-        _check("batch", "one symbol in every tensor", lambda: _batch(subject.graph)),
+        _check("inputs", onnx_checks.describe(INPUTS), lambda: _tensors(subject.graph, 0, INPUTS)),
+        _check("outputs", onnx_checks.describe(OUTPUTS), lambda: _tensors(subject.graph, 1, OUTPUTS)),
+        _check("batch", "one symbol in all three", lambda: _batch(subject.graph)),
         _check(
             "versions",
             f"at most operator set {LARGEST_OPSET}, IR version {LARGEST_IR_VERSION}",
@@ -138,7 +139,7 @@ def check_graph(subject: Subject) -> list[Check]:
 def check_batch_sizes(subject: Subject) -> Check:
     """Check that the file and the network agree at each of BATCH_SIZES."""
     sizes = ", ".join(map(str, BATCH_SIZES))
-    bound = f"largest difference of a logit at most {PARITY:g} at {sizes}"
+    bound = f"logits within {PARITY:g} at {sizes}"
     return _check("batch sizes", bound, lambda: _batch_sizes(subject))
 
 
@@ -172,16 +173,16 @@ def _none(found: list[str]) -> tuple[str, bool]:
     return ", ".join(found[:3]) or "none found", not found
 
 
-def _tensors(graph: onnx.ModelProto) -> tuple[str, bool]:
-    found = onnx_checks.tensor_specs(graph)
-    return onnx_checks.describe(*found), found == (INPUTS, OUTPUTS)
+def _tensors(graph: onnx.ModelProto, side: int, expected: list[TensorSpec]) -> tuple[str, bool]:
+    found = onnx_checks.tensor_specs(graph)[side]
+    return onnx_checks.describe(found), found == expected
 
 
 def _batch(graph: onnx.ModelProto) -> tuple[str, bool]:
     inputs, outputs = onnx_checks.tensor_specs(graph)
     sizes = [_first_dimension(spec) for spec in (*inputs, *outputs)]
     symbolic = all(isinstance(size, str) and size for size in sizes)
-    return ", ".join(map(repr, sizes)), symbolic and len(set(sizes)) == 1
+    return ", ".join(map(str, sizes)), symbolic and len(set(sizes)) == 1
 
 
 def _first_dimension(spec: TensorSpec) -> int | str:
@@ -216,7 +217,7 @@ def _batch_sizes(subject: Subject) -> tuple[str, bool]:
 
 def _parity(subject: Subject) -> tuple[str, bool]:
     difference = _difference(subject.outputs.logits, subject.expected)
-    return f"{difference:.2g} on {len(subject.images)} digits", difference <= PARITY
+    return f"{difference:.2g}, {len(subject.images)} digits", difference <= PARITY
 
 
 def _labels(subject: Subject) -> tuple[str, bool]:
