@@ -61,6 +61,11 @@ class Checkpoint:
         return model.eval()
 
 
+def path_of(folder: Path, recipe: Recipe, seed: int) -> Path:
+    """Return where a run keeps its checkpoint below `folder`."""
+    return folder / f"{recipe.architecture}-{recipe.name}-seed{seed}" / FILE_NAME
+
+
 def save(checkpoint: Checkpoint, path: Path) -> None:
     """Write `path` in one step: a reader, or a run that is killed meanwhile, sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,14 +139,16 @@ def _filled(architecture: str, state_dict: dict[str, Tensor], source: Path) -> n
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        file = path.open("rb")
     except OSError as error:
         raise CheckpointRejected(f"{path} cannot be read: {error.strerror}") from error
-    # A file that is none raises whatever its bytes happen to lead to: KeyError, EOFError, struct.error, ...
-    except Exception as error:
-        raise CheckpointRejected(f"{path} {_reason(path, str(error))}") from error
+    with file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        # A file that is none raises whatever its bytes happen to lead to: KeyError, EOFError, OSError, ...
+        except Exception as error:
+            raise CheckpointRejected(f"{path} {_reason(path, str(error))}") from error
     if not isinstance(content, dict):
         raise CheckpointRejected(f"{path} holds a {type(content).__name__}, not a checkpoint or a state_dict")
     return content

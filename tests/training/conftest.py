@@ -1,0 +1,27 @@
+"""What the training tests share: the real data set, and a small one that a network learns in a moment."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import DATA, Digits
+from training import mnist
+from training.mnist import Mnist
+
+
+@pytest.fixture(scope="session")
+def real_mnist(test_digits: Digits) -> Mnist:
+    """Return MNIST; skipped with `test_digits` where the data are not there."""
+    return mnist.load(DATA)
+
+
+@pytest.fixture(scope="session")
+def small_mnist() -> Mnist:
+    """Return 400 images to train on and 100 to test on: a bar per digit, at a height of its own, in noise."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(500) % 10
+    images = generator.integers(0, 60, (500, 28, 28))
+    for image, label in zip(images, labels, strict=True):
+        image[4 + 2 * label : 6 + 2 * label, 4:24] += 180
+    pictures, digits = torch.from_numpy(images.astype(np.uint8)), torch.from_numpy(labels.astype(np.int64))
+    return Mnist(pictures[:400], digits[:400], pictures[400:], digits[400:])
