@@ -9,6 +9,12 @@ from pathlib import Path
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command."""
     parser = subparsers.add_parser("train", help="train a network by a recipe")
+    add_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what every command that trains wants to know."""
     parser.add_argument("architecture", help="mnist-mlp, mnist-cnn, ...")
     parser.add_argument("--recipe", default="seed", help="the recipe's name (default: seed)")
     parser.add_argument("--seed", type=int, default=1, help="decides everything that is random (default: 1)")
@@ -19,13 +25,12 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--threads", type=_positive, default=1, help="CPU threads per operation (default: 1)")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the MNIST files (default: data)")
     parser.add_argument("--output", type=Path, default=Path("runs"), help="folder of the checkpoints (default: runs)")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Train; return 0, or 130 if it was interrupted."""
     from training import mnist
-    from training.checkpoint import FILE_NAME, load
+    from training.checkpoint import load, path_of
     from training.console import Console
     from training.errors import CheckpointRejected
     from training.fit import fit
@@ -35,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.epochs:
         recipe = replace(recipe, epochs=arguments.epochs)
     _check_device(arguments.device)
-    path = arguments.output / f"{recipe.architecture}-{recipe.name}-seed{arguments.seed}" / FILE_NAME
+    path = path_of(arguments.output, recipe, arguments.seed)
     if path.exists() and not (arguments.resume or arguments.restart):
         raise CheckpointRejected(f"{path} is there: --resume goes on from it, --restart trains anew")
     resume = load(path) if arguments.resume else None

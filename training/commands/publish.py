@@ -1,0 +1,28 @@
+"""`publish`: export and check a checkpoint, and put it where the service finds it."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command."""
+    parser = subparsers.add_parser("publish", help="export, check and publish a checkpoint as a new model version")
+    parser.add_argument("checkpoint", type=Path, help="file that `train` wrote")
+    parser.add_argument("--models", type=Path, default=Path("models"), help="the model repository (default: models)")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the MNIST files (default: data)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Publish; return 0."""
+    from training import mnist
+    from training.checkpoint import load
+    from training.publish import publish
+    from training.verify import format_checks
+
+    checkpoint = load(arguments.checkpoint)
+    data = mnist.load(arguments.data)
+    folder = publish(checkpoint, data, arguments.models, lambda checks: sys.stdout.write(format_checks(checks)))
+    sys.stdout.write(f"published: {folder}\n")
+    return 0

@@ -1,0 +1,25 @@
+"""`run`: the whole road from nothing to a published model."""
+
+import argparse
+from pathlib import Path
+
+from training.commands import fetch_data, publish, train
+
+
+def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command."""
+    parser = subparsers.add_parser("run", help="fetch the data, train, export, check and publish")
+    train.add_arguments(parser)
+    parser.add_argument("--models", type=Path, default=Path("models"), help="the model repository (default: models)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do every step; a checkpoint that is there already is gone on from. Return the code of the first that failed."""
+    from training.checkpoint import path_of
+    from training.recipe import find
+
+    checkpoint = path_of(arguments.output, find(arguments.architecture, arguments.recipe), arguments.seed)
+    arguments.resume = arguments.resume or (checkpoint.exists() and not arguments.restart)
+    arguments.checkpoint = checkpoint
+    return fetch_data.run(arguments) or train.run(arguments) or publish.run(arguments)
