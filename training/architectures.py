@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from serving.errors import InvalidInput
+from training.residual import residual
 
 # Mean and standard deviation of MNIST's 60,000 training images with pixels in [0, 1].
 MEAN, STD = 0.1307, 0.3081
@@ -161,7 +162,12 @@ def _lenet5() -> nn.Module:
     )
 
 
-_BUILDERS: dict[str, Callable[[], nn.Module]] = {"mnist-mlp": _mlp, "mnist-cnn": _cnn, "mnist-lenet5": _lenet5}
+_BUILDERS: dict[str, Callable[[], nn.Module]] = {
+    "mnist-mlp": _mlp,
+    "mnist-cnn": _cnn,
+    "mnist-lenet5": _lenet5,
+    "mnist-resnet": lambda: residual(Normalize()),
+}
 NAMES = tuple(_BUILDERS)
 
 

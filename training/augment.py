@@ -37,7 +37,7 @@ class Strength:
 
 MILD = Strength(rotation_deg=10, scale=0.08, shear=0.10, shift_px=1.0, elastic_px=0.4)
 STRONG = Strength(
-    rotation_deg=18, scale=0.15, shear=0.20, shift_px=2.0, elastic_px=0.9, pen=0.4, contrast=0.3, habits=0.15
+    rotation_deg=15, scale=0.12, shear=0.18, shift_px=1.5, elastic_px=0.8, pen=0.3, contrast=0.25, habits=0.1
 )
 STRENGTHS = {"none": Strength(), "mild": MILD, "strong": STRONG}
 

@@ -14,6 +14,7 @@ import matplotlib
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
+
 from serving.preprocess import prepare
 
 Picture = npt.NDArray[np.uint8]
@@ -137,7 +138,7 @@ def texture(rng: Rng) -> Picture:
     else:
         return _blob(rng)
     grey = 127 + 120 * np.tanh(wave * rng.uniform(0.5, 4))
-    return grey.astype(np.uint8)
+    return np.asarray(grey, np.uint8)
 
 
 def _glyph(character: str, rng: Rng) -> Picture:
@@ -189,8 +190,9 @@ def _cross(rng: Rng) -> list[npt.NDArray[np.float64]]:
 def _blob(rng: Rng) -> Picture:
     """Return the silhouette of an object: a filled shape of 4 to 9 corners."""
     picture = np.full((SIDE_PX, SIDE_PX), 255, np.uint8)
-    angles = np.sort(rng.uniform(0, 2 * np.pi, int(rng.integers(4, 10))))
-    reach = rng.uniform(15, 40, len(angles))
+    count = int(rng.integers(4, 10))
+    angles = (np.arange(count) + rng.uniform(0, 0.7, count)) * (2 * np.pi / count)
+    reach = rng.uniform(10, 24, count)
     corners = 48 + reach[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     cv2.fillPoly(picture, [corners.astype(np.int32)], 0)
     return picture

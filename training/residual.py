@@ -10,12 +10,15 @@ from torch.nn import functional as F
 
 
 class ConvNorm(nn.Sequential):
-    """A convolution without bias, padded to keep the size, then batch norm; both become one operator on export."""
+    """A convolution without bias, padded by half its kernel unless told otherwise, then batch norm."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1):
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, padding: int | None = None
+    ):
+        padding = kernel_size // 2 if padding is None else padding
         super().__init__(
             OrderedDict(
-                conv=nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False),
+                conv=nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False),
                 norm=nn.BatchNorm2d(out_channels),
             )
         )
@@ -27,7 +30,7 @@ class ResidualBlock(nn.Module):
     Args:
         in_channels: maps that come in.
         out_channels: maps that go out.
-        stride: 2 halves height and width, rounded up.
+        stride: 2 halves height and width, which must be even.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1):
@@ -37,13 +40,13 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Identity() if stride == 1 else _shortcut(in_channels, out_channels, stride)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Transform: float32 (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
+        """Transform: float32 (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
         hidden = F.relu(self.conv1(maps))
         return F.relu(self.conv2(hidden) + self.shortcut(maps))
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    pool = nn.AvgPool2d(stride, ceil_mode=True)
+    pool = nn.AvgPool2d(stride)
     return nn.Sequential(OrderedDict(pool=pool, project=ConvNorm(in_channels, out_channels, kernel_size=1)))
 
 
@@ -56,9 +59,8 @@ def residual(normalize: nn.Module) -> nn.Module:
     return nn.Sequential(
         OrderedDict(
             normalize=normalize,
-            # Squares of 2x2 pixels become 4 channels: nothing is lost, and no map is 28x28, where memory is the limit.
-            unshuffle=nn.PixelUnshuffle(2),
-            stem=ConvNorm(4, 32),
+            # 6x6 at every second pixel: no layer works on 28x28 maps, where memory would be the limit.
+            stem=ConvNorm(1, 32, kernel_size=6, stride=2, padding=2),
             relu=nn.ReLU(),
             block1=ResidualBlock(32, 32),
             block2=ResidualBlock(32, 32),
