@@ -75,6 +75,7 @@ class Settings(BaseModel):
     admin_token: SecretStr = setting(
         SecretStr(""), "text", "bearer token that allows to load and unload models; empty = nobody may"
     )
+    explain: bool = setting(True, "true, false", "answer /explain, which shows the inside of the networks")
     drift_window: int = setting(1000, "images", "latest images whose digits and ink are compared with training", ge=100)
     log_level: Literal["debug", "info", "warning", "error"] = setting(
         "info", "debug, info, warning, error", "least level that is logged"

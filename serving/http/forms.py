@@ -1,0 +1,90 @@
+"""Multipart bodies, taken apart in memory.
+
+Must not know: what the parts hold.
+"""
+
+import re
+from typing import NamedTuple
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from serving.errors import InvalidInput, TooLarge
+
+# RFC 2046, section 5.1.1: up to 70 of these characters.
+BOUNDARY = re.compile(rb"--([0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-])\r?\n")
+
+
+class Part(NamedTuple):
+    """One part: its file name, else the name of its field, or nothing, and its bytes."""
+
+    name: str
+    data: bytes
+
+
+class _Collector:
+    """Gathers the parts that the parser finds."""
+
+    def __init__(self, max_parts: int):
+        self.parts: list[Part] = []
+        self._max_parts = max_parts
+        self._chunks: list[bytes] = []
+        self._field = self._value = b""
+        self._name = ""
+
+    def callbacks(self) -> "dict[str, object]":
+        return {name: getattr(self, name) for name in dir(self) if name.startswith("on_")}
+
+    def on_part_begin(self) -> None:
+        if len(self.parts) >= self._max_parts:
+            raise TooLarge(f"more than {self._max_parts} parts")
+        self._chunks, self._name = [], ""
+
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._field += data[start:end]
+
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def on_header_end(self) -> None:
+        if self._field.lower() == b"content-disposition":
+            _, options = parse_options_header(self._value)
+            self._name = (options.get(b"filename") or options.get(b"name") or b"").decode("utf-8", "replace")
+        self._field = self._value = b""
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        self._chunks.append(data[start:end])
+
+    def on_part_end(self) -> None:
+        self.parts.append(Part(self._name, b"".join(self._chunks)))
+
+
+def boundary_of(content_type: str, body: bytes) -> bytes | None:
+    """Return the boundary that the content type declares, or that the body begins with, or None for another kind."""
+    kind, options = parse_options_header(content_type)
+    found = BOUNDARY.match(body)
+    if found:
+        return found[1]
+    declared = options.get(b"boundary")
+    return declared if kind.startswith(b"multipart/") and declared and b"--" + declared in body else None
+
+
+def read_form(body: bytes, boundary: bytes, max_parts: int) -> list[Part]:
+    """Return the parts of a multipart body, in their order.
+
+    Raises:
+        InvalidInput: it is no whole multipart body.
+        TooLarge: more than `max_parts` parts.
+    """
+    collector = _Collector(max_parts)
+    ended = []
+    callbacks = collector.callbacks() | {"on_end": lambda: ended.append(True)}
+    try:
+        parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]
+        parser.write(body)
+        parser.finalize()
+    except FormParserError as error:
+        raise InvalidInput(f"the multipart body is malformed: {error}") from error
+    if not ended:
+        raise InvalidInput("the multipart body ends before its last boundary")
+    return collector.parts

@@ -1,0 +1,86 @@
+"""Listener: the app on a port of its own, without BentoML's layers.
+
+Must not know: what the app does.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+# Longer than the idle timeout of the usual load balancers (60 s), so that they close first and no request meets a
+# connection that is just being closed.
+KEEP_ALIVE_S = 75
+
+BACKLOG = 2048
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """Return a listening address that several workers may share.
+
+    Raises:
+        OSError: the address is taken or not ours.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        opened.bind((host, port))
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn that leaves the signals to the process that it is a guest in."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Listener:
+    """Serves an app on one port, from within a running event loop.
+
+    Args:
+        app: ASGI.
+        host: IP address.
+        port: TCP port.
+        stop_s: longest wait for running requests when it stops.
+    """
+
+    def __init__(self, app: ASGIApp, host: str, port: int, stop_s: float):
+        self._app, self._host, self._port, self._stop_s = app, host, port, stop_s
+        self._server: _Server | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            OSError: the address is taken or not ours.
+        """
+        opened = open_socket(self._host, self._port)
+        config = uvicorn.Config(
+            self._app,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=int(self._stop_s) or 1,
+        )
+        self._server = _Server(config)
+        self._task = asyncio.create_task(self._server.serve([opened]))
+
+    async def stop(self) -> None:
+        """Take no more connections, finish the requests that run, then return."""
+        if self._server and self._task:
+            self._server.should_exit = True
+            await self._task

@@ -1,0 +1,126 @@
+"""POST /predict: any picture to its digit.
+
+Must not know: how a model is run, how a picture is prepared.
+"""
+
+import base64
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from serving.catalogue import Catalogue
+from serving.errors import InvalidInput, ServingError, UnsupportedMediaType
+from serving.http.bodies import read_body
+from serving.http.errors import json_response
+from serving.http.pictures import Item, read_items
+from serving.predictor import Prediction
+from serving.preparing import Preparer
+from serving.preprocess import Prepared
+from serving.settings import Settings
+from serving.status import http_status
+
+PARAMETERS = {"model", "version", "include"}
+
+
+class PredictEndpoint:
+    """Answers POST /predict.
+
+    Args:
+        catalogue: the models.
+        preparer: prepares pictures.
+        settings: limits of size and time.
+    """
+
+    def __init__(self, catalogue: Catalogue, preparer: Preparer, settings: Settings):
+        self._catalogue, self._preparer = catalogue, preparer
+        self._max_images, self._max_bytes = settings.max_images, settings.max_body_bytes
+        self._body_timeout_s, self._timeout_s = settings.body_timeout_s, settings.request_timeout_s
+
+    def routes(self) -> list[Route]:
+        """Return the route."""
+        return [Route("/predict", self.predict, methods=["POST"])]
+
+    async def predict(self, request: Request) -> Response:
+        """Return the digit of each picture in the body."""
+        query = _read_query(request)
+        encoding = request.headers.get("content-encoding", "identity")
+        if encoding != "identity":
+            raise UnsupportedMediaType(f"Content-Encoding {encoding[:40]!r}: send the picture as it is")
+        predictor = self._catalogue.get(query.get("model"), query.get("version"))
+        request.scope["model"] = predictor.name
+        body = await read_body(request, self._max_bytes, self._body_timeout_s)
+        deadline = time.monotonic() + self._timeout_s
+        items = read_items(body, request.headers.get("content-type", ""), self._max_images)
+        results = await self._prepare(items, deadline)
+        prepared = [result for result in results if isinstance(result, Prepared)]
+        predictions = await predictor.predict(prepared, deadline)
+        answers = _describe(items, results, predictions, "include" in query)
+        content = {"model": {"name": predictor.name, "version": predictor.version}, "predictions": answers}
+        return json_response(content, _status(results))
+
+    async def _prepare(self, items: Sequence[Item], deadline: float) -> list[Prepared | ServingError]:
+        pictures = [item.content for item in items if isinstance(item.content, bytes)]
+        prepared = iter(await self._preparer.prepare(pictures, deadline))
+        return [next(prepared) if isinstance(item.content, bytes) else _as_it_is(item.content) for item in items]
+
+
+def _read_query(request: Request) -> dict[str, str]:
+    query = dict(request.query_params)
+    if unknown := set(query) - PARAMETERS:
+        raise InvalidInput(f"unknown parameter {min(unknown)[:40]!r}; there are: {', '.join(sorted(PARAMETERS))}")
+    if query.get("include", "input") != "input":
+        raise InvalidInput(f"include: expected input, got {query['include'][:40]!r}")
+    return query
+
+
+def _as_it_is(content: Any) -> Prepared | ServingError:
+    """Return pixels that have MNIST's form already as prepared."""
+    if isinstance(content, ServingError):
+        return content
+    blank = bool(content.min() == content.max())
+    return Prepared(image=content, blank=blank, polarity="light_on_dark", box=None, size=(28, 28), reasons=())
+
+
+def _status(results: Sequence[Prepared | ServingError]) -> int:
+    """Return 200, or, if nothing could be read, what went wrong with the first."""
+    if not results or any(isinstance(result, Prepared) for result in results):
+        return 200
+    return next(http_status(result) for result in results if isinstance(result, ServingError))
+
+
+def _describe(
+    items: Sequence[Item],
+    results: Sequence[Prepared | ServingError],
+    predictions: Sequence[Prediction],
+    include_input: bool,
+) -> list[dict[str, object]]:
+    rest = iter(predictions)
+    answers: list[dict[str, object]] = []
+    for item, result in zip(items, results, strict=True):
+        if isinstance(result, ServingError):
+            answers.append({"error": str(result), "source": item.source})
+            continue
+        prediction = next(rest)
+        answer: dict[str, object] = {
+            "digit": prediction.digit,
+            "confidence": prediction.confidence,
+            "probabilities": prediction.probabilities,
+            "accepted": prediction.accepted,
+            "reasons": prediction.reasons,
+            "source": item.source,
+        }
+        if include_input:
+            answer["input"] = _describe_input(result)
+        answers.append(answer)
+    return answers
+
+
+def _describe_input(picture: Prepared) -> dict[str, object]:
+    _, png = cv2.imencode(".png", picture.image)
+    url = "data:image/png;base64," + base64.b64encode(png.tobytes()).decode()
+    return {"image": url, "box": picture.box, "polarity": picture.polarity}

@@ -1,0 +1,71 @@
+"""Logs: one line per event, as JSON or for the console, with the id of the request.
+
+Must not know: transports.
+"""
+
+import json
+import logging
+import sys
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Literal
+
+# The id of the request that is being answered, or nothing outside of one.
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+
+# Loggers that come with handlers of their own; their events belong into the same stream.
+FOREIGN = ("bentoml", "uvicorn", "uvicorn.error", "uvicorn.access", "circus")
+
+# What a record has without anybody's doing; the rest are fields that the event brings.
+_STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    fields = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+    if current := request_id.get():
+        fields["request_id"] = current
+    return fields
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the event as JSON, on one line."""
+        event: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            event["exception"] = self.formatException(record.exc_info)
+        return json.dumps(event, default=str, ensure_ascii=False)
+
+
+class ConsoleFormatter(logging.Formatter):
+    """One text per line: time, level, process, message, fields; a traceback follows on lines of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the event as text; line breaks inside are escaped, so that nobody can forge a line."""
+        time = datetime.fromtimestamp(record.created, UTC).astimezone().strftime("%H:%M:%S.%f")[:-3]
+        parts = [time, f"{record.levelname:7}", f"[{record.process}]", record.getMessage()]
+        parts += [f"{name}={value}" for name, value in _fields(record).items()]
+        line = " ".join(parts).replace("\r", "\\r").replace("\n", "\\n")
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def configure(log_format: Literal["json", "console"], level: str) -> None:
+    """Send every event of this process to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else ConsoleFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name in FOREIGN:
+        foreign = logging.getLogger(name)
+        foreign.handlers.clear()
+        foreign.propagate = True
+        # They tell each step of a start and stop; ours tell it once.
+        foreign.setLevel(level.upper() if level in ("debug", "error") else "WARNING")

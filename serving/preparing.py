@@ -1,0 +1,89 @@
+"""Preparer: pictures to 28x28, small ones at once, large ones in threads, never more at a time than there is room for.
+
+Must not know: transports, models.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+
+from serving.errors import DeadlineExceeded, QueueFull, ServingError
+from serving.preprocess import Prepared, prepare
+
+# Deflate makes at most 1032 bytes of one, so this cannot hold more than a megapixel; a 28x28 PNG has 250 to 500
+# bytes and takes less than the way to a thread and back. Measured here, see the comment on HOP_S in serving.warm_up.
+SMALL_BYTES = 1024
+
+# About thirty pictures of 28x28, 5 ms of work, or one photo.
+GROUP_BYTES = 8 * 1024
+
+Result = Prepared | ServingError
+
+
+class Preparer:
+    """Prepares the pictures of requests.
+
+    Args:
+        executor: runs the large ones.
+        max_pixels: of one picture.
+        max_waiting: pictures that may wait for a thread.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self, executor: Executor, max_pixels: int, max_waiting: int, clock: Callable[[], float] = time.monotonic
+    ):
+        self._executor, self._max_pixels, self._max_waiting = executor, max_pixels, max_waiting
+        self._clock = clock
+        self._waiting = 0
+
+    async def prepare(self, pictures: Sequence[bytes], deadline: float | None = None) -> list[Result]:
+        """Return each picture as a prepared one, or what is wrong with it.
+
+        Raises:
+            QueueFull: too many pictures wait for a thread.
+            DeadlineExceeded: the deadline passed first.
+        """
+        if sum(map(len, pictures)) <= SMALL_BYTES:
+            return [self._prepare(picture) for picture in pictures]
+        if self._waiting + len(pictures) > self._max_waiting:
+            raise QueueFull(f"{self._waiting} pictures wait to be prepared; there is room for {self._max_waiting}", 1.0)
+        return await self._in_threads(pictures, deadline)
+
+    async def _in_threads(self, pictures: Sequence[bytes], deadline: float | None) -> list[Result]:
+        loop = asyncio.get_running_loop()
+        self._waiting += len(pictures)
+        try:
+            runs = [
+                loop.run_in_executor(self._executor, self._prepare_all, group, deadline) for group in _group(pictures)
+            ]
+            return [result for results in await asyncio.gather(*runs) for result in results]
+        finally:
+            self._waiting -= len(pictures)
+
+    def _prepare_all(self, pictures: Sequence[bytes], deadline: float | None) -> list[Result]:
+        results = []
+        for picture in pictures:
+            if deadline is not None and self._clock() >= deadline:
+                raise DeadlineExceeded("the deadline passed before the picture was prepared")
+            results.append(self._prepare(picture))
+        return results
+
+    def _prepare(self, picture: bytes) -> Result:
+        try:
+            return prepare(picture, self._max_pixels)
+        except ServingError as error:
+            return error
+
+
+def _group(pictures: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """Yield runs of pictures that are worth one way to a thread."""
+    start = size = 0
+    for place, picture in enumerate(pictures):
+        size += len(picture)
+        if size >= GROUP_BYTES:
+            yield pictures[start : place + 1]
+            start, size = place + 1, 0
+    if start < len(pictures):
+        yield pictures[start:]
