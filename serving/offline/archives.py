@@ -64,18 +64,22 @@ def _is_hidden(name: str) -> bool:
     return any(part.startswith(".") and part != ".." for part in parts) or "__MACOSX" in parts
 
 
-def zip_members(path: Path) -> Iterator[Member]:
-    """Yield the members of a zip file.
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """Open a zip file.
 
     Raises:
-        InvalidInput: more members than `MAX_MEMBERS`.
+        InvalidInput: a directory larger than that of `MAX_MEMBERS`, or none.
         zipfile.BadZipFile: a broken file.
     """
     _check_directory(path)
-    with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            if not info.is_dir() and not _is_hidden(info.filename):
-                yield from _zip_member(archive, info)
+    return zipfile.ZipFile(path)
+
+
+def zip_members(archive: zipfile.ZipFile) -> Iterator[Member]:
+    """Yield the members of a zip file."""
+    for info in archive.infolist():
+        if not info.is_dir() and not _is_hidden(info.filename):
+            yield from _zip_member(archive, info)
 
 
 def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[Member]:

@@ -16,6 +16,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.csv as csv  # type: ignore[import-untyped]
 
 from serving.errors import InvalidInput
+from serving.offline.arrow import values_of
 from serving.offline.columns import Columns, columns_without_header, find_columns
 from serving.offline.items import NO_LABEL, Items, Place, rows_of_place
 from serving.offline.pixels import Numbers, Scale, decide_scale, to_images, to_labels
@@ -140,7 +141,7 @@ def parse_numbers(data: bytes, dialect: Dialect) -> npt.NDArray[np.float64] | No
         return None
     if any(column.null_count for column in table.columns):
         return None
-    return np.stack([column.to_numpy() for column in table.columns], axis=1)
+    return np.stack([values_of(column.chunk(0)) for column in table.columns], axis=1)
 
 
 def _is_table(text: npt.NDArray[np.uint8], ends: npt.NDArray[np.intp], columns: int, separator: bytes) -> bool:
@@ -231,8 +232,6 @@ def csv_tasks(stream: Readable, place: Place, scale: Scale) -> Iterator[CsvBlock
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise InvalidInput("UTF-16 text, expected UTF-8")
     head = head.removeprefix(BOM)
-    if not head.strip():
-        return
     dialect, has_header = find_dialect(head, scale)
     line = 1
     if has_header:

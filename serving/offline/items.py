@@ -91,7 +91,15 @@ def rows_of_place(
 
 
 def _as_ink_on_paper(images: Images) -> tuple[Images, npt.NDArray[np.bool_]]:
-    """Return the images with dark paper, and which of them are of one colour."""
+    """Return the images with negatives turned, and which of them are of one colour.
+
+    A negative has light paper at the edge: the first and last lines of MNIST's 70,000 images sum to 932 at most, of
+    14,280.
+    """
     pixels = images.reshape(len(images), 784)
     flat = pixels.max(axis=1, initial=0) == pixels.min(axis=1, initial=255)
+    edges = images[:, 0].sum(axis=1, dtype=np.int32) + images[:, 27].sum(axis=1, dtype=np.int32)
+    negative = edges > 2 * 28 * 127
+    if negative.any():
+        images = np.where(negative[:, None, None], 255 - images, images)
     return images, flat

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 
 from serving.errors import ServingError
-from serving.offline.build import booleans
+from serving.offline.arrow import booleans, values_of
 from serving.offline.rows import SCHEMA
 
 JOB, SOURCES, ROWS, JOURNAL = "job.json", "sources", "rows.arrows", "journal"
@@ -196,7 +196,7 @@ class Retry:
     def kept_before(self, ordinal: float) -> Iterator[pa.RecordBatch]:
         """Yield the rows that stay of the sources before this one; call it with growing ordinals."""
         while (batch := self._rest or next(self._rows, None)) is not None:
-            ordinals = batch.column("ordinal").to_numpy()
+            ordinals = values_of(batch.column("ordinal"))
             count = int(np.searchsorted(ordinals, ordinal))
             stay = np.array([int(value) not in self.failed for value in ordinals[:count]], bool)
             self._rest = batch.slice(count) if count < len(ordinals) else None

@@ -6,7 +6,6 @@ Must not know: the model.
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -16,7 +15,7 @@ from serving.offline.archives import Metered
 from serving.offline.arrays import ArrayRows, npy_tasks, read_npy_header
 from serving.offline.items import Place
 from serving.offline.pixels import Numbers, Scale
-from serving.offline.streams import Readable, read_fully
+from serving.offline.streams import BROKEN, Readable, read_fully
 
 SUFFIX = ".npy"
 
@@ -24,34 +23,39 @@ SUFFIX = ".npy"
 _PAIRS = (("x", "y"), ("X", "y"), ("images", "labels"), ("image", "label"), ("data", "target"), ("arr_0", "arr_1"))
 
 
-def is_npz(path: Path) -> bool:
+def is_npz(archive: zipfile.ZipFile) -> bool:
     """Tell whether a zip file holds arrays and nothing else."""
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+    names = archive.namelist()
     return bool(names) and all(name.endswith(SUFFIX) for name in names)
 
 
-def npz_tasks(path: Path, place: Place, scale: Scale) -> Iterator[ArrayRows]:
-    """Yield the tasks of every array of images, items being named `ARRAY/NUMBER`.
+def npz_arrays(archive: zipfile.ZipFile, place: Place, scale: Scale) -> Iterator[tuple[str, Iterator[ArrayRows]]]:
+    """Yield the name and the tasks of every array of images; each must be read before the next is asked for.
 
     Args:
-        path: the file.
-        place: the source.
+        archive: the file.
+        place: the source; items are named `ARRAY/NUMBER`.
         scale: see `decide_scale`.
 
     Raises:
-        InvalidInput: an array that holds no images, or one of Python objects.
+        InvalidInput: no array of images. The tasks raise it for an array that holds no images, or pickles.
     """
-    with zipfile.ZipFile(path) as archive:
-        flat = {name for name in archive.namelist() if len(_header(archive, name)[0]) == 1}
-        images = [name for name in archive.namelist() if name not in flat]
-        if not images:
-            raise InvalidInput("an NPZ file without an array of images")
-        for name in images:
-            labels = _labels(archive, _labels_name(name, images, flat))
-            inner = replace(place, prefix=f"{place.prefix}{name.removesuffix(SUFFIX)}/")
-            with _open(archive, name) as stream:
-                yield from npy_tasks(_metered(archive, name, stream), inner, scale, labels)
+    flat = {name for name in archive.namelist() if _is_flat(archive, name)}
+    images = [name for name in archive.namelist() if name not in flat]
+    if not images:
+        raise InvalidInput("an NPZ file without an array of images")
+    for name in images:
+        stem = name.removesuffix(SUFFIX)
+        inner = replace(place, prefix=f"{place.prefix}{stem}/")
+        yield stem, _tasks(archive, name, _labels_name(name, images, flat), inner, scale)
+
+
+def _tasks(
+    archive: zipfile.ZipFile, name: str, labels_name: str | None, place: Place, scale: Scale
+) -> Iterator[ArrayRows]:
+    labels = _labels(archive, labels_name)
+    with _open(archive, name) as stream:
+        yield from npy_tasks(_metered(archive, name, stream), place, scale, labels)
 
 
 def _open(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
@@ -62,10 +66,13 @@ def _metered(archive: zipfile.ZipFile, name: str, stream: Readable) -> Readable:
     return Metered(stream, archive.getinfo(name).compress_size)
 
 
-def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
-    with _open(archive, name) as stream:
-        shape, _, dtype = read_npy_header(stream)
-    return shape, dtype
+def _is_flat(archive: zipfile.ZipFile, name: str) -> bool:
+    """Tell whether an array has one axis, as labels have; a broken one is left to be read as images."""
+    try:
+        with _open(archive, name) as stream:
+            return len(read_npy_header(stream)[0]) == 1
+    except (InvalidInput, *BROKEN):
+        return False
 
 
 def _labels_name(name: str, images: list[str], flat: set[str]) -> str | None:

@@ -11,14 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, get_args
 
+import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 
 from serving.errors import InvalidInput
-from serving.offline.archives import Member, Metered, read_member, tar_members, zip_members
+from serving.offline.archives import Member, Metered, open_zip, read_member, tar_members, zip_members
 from serving.offline.arrays import idx_tasks, labels_path, npy_tasks, read_idx_header
 from serving.offline.csv_rows import csv_tasks
-from serving.offline.items import Place, Task
-from serving.offline.npz import is_npz, npz_tasks
+from serving.offline.items import NO_LABEL, Place, Task
+from serving.offline.npz import is_npz, npz_arrays
 from serving.offline.pictures import PICTURE_BYTES, Entries, Entry
 from serving.offline.pixels import Numbers, Scale
 from serving.offline.sniff import Compressed, Kind, Table
@@ -75,17 +76,21 @@ class Plan:
         if waiting:
             yield Entries(tuple(waiting), self._options.max_pixels)
 
-    def _read(self, source: Source) -> Iterator[Entry | Task]:
-        shown = _as_text(source.path)
+    def _guarded(self, pieces: Iterator[Entry | Task], place: Place, name: str, label: int) -> Iterator[Entry | Task]:
+        """Yield the pieces, and what stopped them as an item of its own."""
         try:
-            if source.error:
-                raise InvalidInput(source.error)
-            yield from self._read_file(source, Place(source.ordinal, shown))
+            yield from pieces
         except UNREADABLE as error:
             text = str(error) if isinstance(error, InvalidInput) else describe_failure(error)
-            yield Entry(source.ordinal, shown, "", source.label, error=text)
+            yield Entry(place.ordinal, place.source, name, label, error=text)
+
+    def _read(self, source: Source) -> Iterator[Entry | Task]:
+        place = Place(source.ordinal, _as_text(source.path))
+        return self._guarded(self._read_file(source, place), place, "", source.label)
 
     def _read_file(self, source: Source, place: Place) -> Iterator[Entry | Task]:
+        if source.error:
+            raise InvalidInput(source.error)
         if not stat.S_ISREG(source.path.stat().st_mode):
             raise InvalidInput("no regular file")
         with ExitStack() as stack:
@@ -108,26 +113,26 @@ class Plan:
                 yield from self._read_stream(kind, stream, place, source.label, _labels_beside(source.path, kind))
 
     def _read_zip(self, path: Path, place: Place) -> Iterator[Entry | Task]:
-        members = zip_members(path)
-        if is_npz(path):
-            yield from npz_tasks(path, place, self._options.scale)
-            return
-        for member in members:
-            yield from self._read_member(member, place)
+        with open_zip(path) as archive:
+            if is_npz(archive):
+                for name, tasks in npz_arrays(archive, place, self._options.scale):
+                    yield from self._guarded(tasks, place, name, NO_LABEL)
+                return
+            for member in zip_members(archive):
+                yield from self._read_member(member, place)
 
     def _read_member(self, member: Member, place: Place) -> Iterator[Entry | Task]:
         name = _as_text(member.name)
         label = self._options.folder_labels.of(Path(name).parent.name)
-        try:
-            if member.error:
-                raise InvalidInput(member.error)
-            kind, stream = look(member.stream)
-            inner = replace(place, prefix=f"{name}/")
-            for piece in self._read_stream(kind, stream, inner, label, None):
-                yield replace(piece, name=name) if isinstance(piece, Entry) else piece
-        except UNREADABLE as error:
-            text = str(error) if isinstance(error, InvalidInput) else describe_failure(error)
-            yield Entry(place.ordinal, place.source, name, label, error=text)
+        for piece in self._guarded(self._read_open_member(member, place, label), place, name, label):
+            yield replace(piece, name=name) if isinstance(piece, Entry) else piece
+
+    def _read_open_member(self, member: Member, place: Place, label: int) -> Iterator[Entry | Task]:
+        if member.error:
+            raise InvalidInput(member.error)
+        kind, stream = look(member.stream)
+        inner = replace(place, prefix=f"{_as_text(member.name)}/")
+        yield from self._read_stream(kind, stream, inner, label, None)
 
     def _read_stream(
         self, kind: Kind, stream: Readable, place: Place, label: int, labels: Numbers | None
@@ -166,8 +171,6 @@ def _labels_beside(path: Path, kind: Kind) -> Numbers | None:
         data = read_fully(stream, shape[0] * dtype.itemsize)
     if len(shape) != 1 or len(data) < shape[0] * dtype.itemsize:
         raise InvalidInput(f"{beside.name} beside it is broken")
-    import numpy as np
-
     return np.frombuffer(data, dtype)
 
 

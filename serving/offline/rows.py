@@ -12,7 +12,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 
 from serving.acceptance import BLANK, judge
 from serving.manifest import Acceptance
-from serving.offline.build import booleans, lists_of_ten, lists_of_texts, numbers, texts
+from serving.offline.arrow import booleans, lists_of_ten, lists_of_texts, numbers, texts
 from serving.offline.items import NO_LABEL, Images, Items
 
 if TYPE_CHECKING:

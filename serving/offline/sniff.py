@@ -51,4 +51,4 @@ def _is_table_of_text(head: bytes) -> bool:
         text = head.decode("utf-8-sig") if len(head) < HEAD_BYTES else head[:-4].decode("utf-8-sig", "ignore")
     except UnicodeDecodeError:
         return False
-    return text.isprintable() or any(separator in text for separator in ",;\t|")
+    return any(separator in text for separator in ",;\t|")

@@ -11,14 +11,11 @@ import numpy.typing as npt
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.compute as pc  # type: ignore[import-untyped]
 
+from serving.offline.arrow import validity_of, values_of
+
 
 def _zeros() -> npt.NDArray[np.int64]:
     return np.zeros((10, 10), np.int64)
-
-
-def _digits(column: pa.Array) -> npt.NDArray[np.int64]:
-    """Return a column of digits as int64, -1 for null."""
-    return np.nan_to_num(column.to_numpy(False), nan=-1).astype(np.int64)
 
 
 @dataclass
@@ -42,13 +39,13 @@ class Summary:
     def add(self, batch: pa.RecordBatch) -> None:
         """Count the rows of a batch of `rows.SCHEMA`."""
         fine = batch.column("error").is_null()
-        labels, digits = _digits(batch.column("label")), _digits(batch.column("digit"))
         self.rows += batch.num_rows
         self.errors += batch.num_rows - fine.true_count
         self.refused += pc.and_not(fine, batch.column("accepted")).true_count
         self.labelled += pc.and_(fine, batch.column("label").is_valid()).true_count
-        both = (labels >= 0) & (digits >= 0)
-        np.add.at(self.confusion, (labels[both], digits[both]), 1)
+        label, digit = batch.column("label"), batch.column("digit")
+        both = validity_of(label) & validity_of(digit)
+        np.add.at(self.confusion, (values_of(label)[both], values_of(digit)[both]), 1)
 
     @property
     def accuracy(self) -> float | None:

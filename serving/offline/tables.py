@@ -14,6 +14,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from serving.errors import InvalidInput
+from serving.offline.arrow import validity_of, values_of
 from serving.offline.columns import LABEL_NAMES, find_columns
 from serving.offline.items import NO_LABEL, Items, Place, rows_of_place
 from serving.offline.pictures import Entry, decode_entries
@@ -61,8 +62,10 @@ def find_layout(schema: pa.Schema) -> Layout:
     if len(candidates) == 1:
         ((name, form),) = candidates.items()
         return Layout(form, (name,), label)
-    columns = find_columns(schema.names)
-    return Layout("columns", tuple(schema.names[position] for position in columns.pixels), label)
+    names = tuple(schema.names[position] for position in find_columns(schema.names).pixels)
+    if not all(_is_number(schema.field(name).type) for name in names):
+        raise InvalidInput("the pixel columns hold no numbers")
+    return Layout("columns", names, label)
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -71,7 +74,7 @@ def _is_number(kind: pa.DataType) -> bool:
 
 def _form(kind: pa.DataType) -> Literal["lists", "pictures"] | None:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return "lists"
+        return "lists" if _is_number(kind.value_type) or _form(kind.value_type) == "lists" else None
     if pa.types.is_fixed_size_binary(kind) and kind.byte_width == PIXELS:
         return "lists"
     if pa.types.is_struct(kind):
@@ -114,8 +117,8 @@ def _labels(batch: pa.RecordBatch, layout: Layout) -> tuple[npt.NDArray[np.int8]
     if layout.label is None:
         return np.full(batch.num_rows, NO_LABEL, np.int8), {}
     column = batch.column(layout.label)
-    present = column.is_valid().to_numpy(zero_copy_only=False)
-    labels, errors = to_labels(np.where(present, column.to_numpy(zero_copy_only=False), 0))
+    present = validity_of(column)
+    labels, errors = to_labels(np.where(present, values_of(column), 0))
     labels[~present] = NO_LABEL
     return labels, errors
 
@@ -129,21 +132,17 @@ def _encoded(batch: pa.RecordBatch, layout: Layout) -> list[bytes | None]:
 
 
 def read_pixels(batch: pa.RecordBatch, layout: Layout) -> tuple[Numbers, dict[int, str]]:
-    """Return the pixels of a batch, shape (N, 784), zeros where there are none, and why.
-
-    Raises:
-        InvalidInput: the columns hold no numbers.
-    """
+    """Return the pixels of a batch, shape (N, 784), zeros where there are none, and why."""
     if layout.form == "lists":
         return _read_lists(batch.column(layout.names[0]))
     columns = [batch.column(name) for name in layout.names]
-    if not all(_is_number(column.type) for column in columns):
-        raise InvalidInput("the pixel columns hold no numbers")
     errors: dict[int, str] = {}
     for name, column in zip(layout.names, columns, strict=True):
         if column.null_count:
-            errors |= {int(row): f"{name} is null" for row in np.flatnonzero(column.is_null().to_numpy(False))}
-    return np.stack([column.fill_null(0).to_numpy(False) for column in columns], axis=1), errors
+            errors |= {int(row): f"{name} is null" for row in np.flatnonzero(~validity_of(column))}
+    rows = np.stack([values_of(column) for column in columns], axis=1)
+    rows[list(errors)] = 0
+    return rows, errors
 
 
 def _read_lists(column: pa.Array) -> tuple[Numbers, dict[int, str]]:
@@ -157,7 +156,7 @@ def _read_lists(column: pa.Array) -> tuple[Numbers, dict[int, str]]:
     while fast and _form(flat.type) == "lists":
         flat = flat.flatten()
     if fast and len(flat) == count * PIXELS and not flat.null_count and _all_lists_are_full(column):
-        return flat.to_numpy(zero_copy_only=False).reshape(count, PIXELS), {}
+        return values_of(flat).reshape(count, PIXELS), {}
     return _read_each_list(column)
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.compute as pc  # type: ignore[import-untyped]
 
 from serving.errors import ServingError
-from serving.offline.build import numbers, texts
+from serving.offline.arrow import numbers, texts
 
 Format = Literal["parquet", "csv", "jsonl", "kaggle"]
 SUFFIXES: dict[str, Format] = {".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
