@@ -14,7 +14,7 @@ import onnx
 from torch import nn
 
 from serving import onnx_checks
-from serving.errors import ServingError
+from serving.errors import ModelRejected, ServingError
 from serving.manifest import INPUTS, OUTPUTS, Check, TensorSpec
 from serving.runtime import OnnxModel, Outputs
 from serving.table import format_table
@@ -164,6 +164,8 @@ def _check(name: str, bound: str, measure: Callable[[], tuple[str, bool]]) -> Ch
     """Take a measurement; one that cannot be taken has failed."""
     try:
         figure, passed = measure()
+    except ModelRejected as error:
+        figure, passed = error.found, False
     except (ServingError, ValueError) as error:
         figure, passed = str(error), False
     return Check(name=name, figure=figure, bound=bound, passed=bool(passed))
