@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
@@ -79,14 +79,24 @@ class Metrics:
         self.rejected = self._counter("rejected", "Requests that were refused before they ran.", "reason")
 
     def _define_batches(self) -> None:
+        of_version = ("model", "version")
+        self.inference_duration = Summary(
+            "mnist_inference_duration_seconds",
+            "From arrival at a model to its answer, by success or failure.",
+            (*of_version, "result"),
+            registry=self.registry,
+        )
         self.queue_duration = self._histogram(
-            "queue_duration_seconds", "From arrival in the queue to the run.", DURATION_BUCKETS, "model"
+            "queue_duration_seconds", "From arrival in the queue to the run.", DURATION_BUCKETS, *of_version
         )
         self.compute_duration = self._histogram(
-            "compute_duration_seconds", "Run of one batch.", DURATION_BUCKETS, "model"
+            "compute_duration_seconds", "Run of one batch.", DURATION_BUCKETS, *of_version
         )
-        self.batch_images = self._histogram("batch_images", "Images in one batch.", BATCH_BUCKETS, "model")
-        self.queue_images = self._gauge("queue_images", "Images that wait.", "livesum", "model")
+        self.batch_images = self._histogram("batch_images", "Images in one batch.", BATCH_BUCKETS, *of_version)
+        self.queue_images = self._gauge("queue_images", "Images that wait.", "livesum", *of_version)
+        self.last_inference = self._gauge(
+            "last_inference_timestamp_seconds", "When the latest batch ran, since 1970.", "max", *of_version
+        )
 
     def _define_predictions(self) -> None:
         self.predictions = self._counter("predictions", "Images by predicted digit.", "model", "digit")
@@ -137,19 +147,22 @@ class Metrics:
         counter.inc()
         duration.observe(seconds)
 
-    def of_model(self, model: str) -> "ModelMetrics":
-        """Return the metrics of one model, its label already looked up."""
-        return ModelMetrics(self, model)
+    def of_model(self, model: str, version: str) -> "ModelMetrics":
+        """Return the metrics of one model version, its labels already looked up."""
+        return ModelMetrics(self, model, version)
 
 
 class ModelMetrics:
-    """The metrics of one model; an observer of its batcher."""
+    """The metrics of one model version; an observer of its batcher."""
 
-    def __init__(self, metrics: Metrics, model: str):
-        self._queue_duration = metrics.queue_duration.labels(model)
-        self._compute_duration = metrics.compute_duration.labels(model)
-        self._batch_images = metrics.batch_images.labels(model)
-        self._queue_images = metrics.queue_images.labels(model)
+    def __init__(self, metrics: Metrics, model: str, version: str):
+        self._succeeded = metrics.inference_duration.labels(model, version, "success")
+        self._failed = metrics.inference_duration.labels(model, version, "failure")
+        self._queue_duration = metrics.queue_duration.labels(model, version)
+        self._compute_duration = metrics.compute_duration.labels(model, version)
+        self._batch_images = metrics.batch_images.labels(model, version)
+        self._queue_images = metrics.queue_images.labels(model, version)
+        self._last_inference = metrics.last_inference.labels(model, version)
         self._digits = [metrics.predictions.labels(model, str(digit)) for digit in range(10)]
         self._confidence = metrics.confidence.labels(model)
         self._refused, self._model = metrics.refused, model
@@ -159,6 +172,11 @@ class ModelMetrics:
         """Note that a batch of `images` ran."""
         self._batch_images.observe(images)
         self._compute_duration.observe(compute_s)
+        self._last_inference.set_to_current_time()
+
+    def answered(self, seconds: float, *, succeeded: bool) -> None:
+        """Note that a request got its answer, or failed, after so long."""
+        (self._succeeded if succeeded else self._failed).observe(seconds)
 
     def waited(self, seconds: float) -> None:
         """Note how long a request waited before its first image ran."""
@@ -202,12 +220,18 @@ def forget_dead_workers(folder: Path) -> None:
             mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
 
 
+def gather(registry: CollectorRegistry) -> CollectorRegistry:
+    """Return what to collect from: every worker's metrics where there are several, else `registry`."""
+    folder = os.environ.get(MULTIPROC_VARIABLE)
+    if not folder:
+        return registry
+    forget_dead_workers(Path(folder))
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
+    return registry
+
+
 def expose(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
     """Return every metric of every worker, and its content type, OpenMetrics where `accept` asks for it."""
     encode, content_type = choose_encoder(accept)
-    folder = os.environ.get(MULTIPROC_VARIABLE)
-    if folder:
-        forget_dead_workers(Path(folder))
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
-    return encode(registry), content_type
+    return encode(gather(registry)), content_type

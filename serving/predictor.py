@@ -3,6 +3,7 @@
 Must not know: transports, files.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from serving.acceptance import BLANK, judge
 from serving.batching import MicroBatcher
 from serving.drift import Drift
+from serving.errors import ServingError
 from serving.manifest import Manifest
 from serving.metrics import ModelMetrics
 from serving.repository import LoadedModel
@@ -85,7 +87,13 @@ class Predictor:
         Raises:
             QueueFull, DeadlineExceeded, ServingError: see `MicroBatcher.submit`.
         """
-        outputs = await self.batcher.submit(images, deadline)
+        started = time.perf_counter()
+        try:
+            outputs = await self.batcher.submit(images, deadline)
+        except ServingError:
+            self._metrics.answered(time.perf_counter() - started, succeeded=False)
+            raise
+        self._metrics.answered(time.perf_counter() - started, succeeded=True)
         if len(images):
             self._note(images, outputs)
         return outputs

@@ -22,9 +22,12 @@ from serving.catalogue import Catalogue
 from serving.drift import Drift
 from serving.http.app import create_app
 from serving.http.listener import Listener
+from serving.http.v2 import V2Endpoints
 from serving.metrics import Metrics
 from serving.predictor import Predictor
 from serving.preparing import Preparer
+from serving.protocol.inference import Inference
+from serving.protocol.statistics import Statistics
 from serving.runtime import available_threads
 from serving.settings import Settings
 from serving.warm_up import warm_up
@@ -58,7 +61,10 @@ class Worker:
             repository.Repository(settings.models), self._make, settings.default_model, self.metrics
         )
         self.preparer = Preparer(self._pictures, settings.max_pixels, settings.queue_size)
-        self.app = create_app(self.catalogue, self.preparer, settings, self.metrics)
+        self.inference = Inference(self.preparer.prepare, settings.max_images, settings.request_timeout_s)
+        self.statistics = Statistics(self.catalogue, self.metrics)
+        v2 = V2Endpoints(self.catalogue, self.inference, self.statistics, settings)
+        self.app = create_app(self.catalogue, self.preparer, settings, self.metrics, v2.routes())
         self._listeners = self._make_listeners()
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping: asyncio.Task[None] | None = None
@@ -69,7 +75,7 @@ class Worker:
         model = repository.load(folder, settings.device, self._threads)
         inline_images = warm_up(model.runtime.run, settings.max_batch_size)
         logger.info("%s version %s: batches of up to %d images run inline", model.name, model.version, inline_images)
-        metrics = self.metrics.of_model(model.name)
+        metrics = self.metrics.of_model(model.name, model.version)
         batcher = MicroBatcher(
             model.runtime.run,
             max_batch_size=settings.max_batch_size,

@@ -1,0 +1,75 @@
+"""Compressed bodies: gzip and deflate, unpacked within a limit, packed where the caller takes it.
+
+Must not know: what a body holds.
+"""
+
+import asyncio
+import gzip
+import zlib
+
+from serving.errors import InvalidInput, TooLarge, UnsupportedMediaType
+
+# zlib's window bits: gzip's header is asked for by 16 more. RFC 9110 calls the zlib format "deflate".
+WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+
+# What fits into one Ethernet packet travels no faster for being smaller.
+MIN_PACKED_BYTES = 1400
+
+# The fastest level; 2,000 rows of JSON shrink to 0.45 of their size by it, to 0.43 by level 6 in three times the time.
+LEVEL = 1
+
+# What takes longer than a few milliseconds leaves the event loop.
+INLINE_BYTES = 65_536
+
+
+async def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
+    """Return the body that `encoding` (Content-Encoding) stands for.
+
+    Raises:
+        UnsupportedMediaType: neither gzip nor deflate.
+        InvalidInput: broken, cut short, or followed by something else.
+        TooLarge: more than `max_bytes` when unpacked; the rest is not unpacked.
+    """
+    encoding = encoding.strip().lower()
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in WINDOW_BITS:
+        raise UnsupportedMediaType(f"Content-Encoding {encoding[:40]!r}: expected gzip, deflate or none")
+    return await asyncio.to_thread(_unpack, body, encoding, max_bytes)
+
+
+def _unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
+    unpacker = zlib.decompressobj(WINDOW_BITS[encoding])
+    try:
+        unpacked = unpacker.decompress(body, max_bytes + 1)
+    except zlib.error as error:
+        raise InvalidInput(f"the body is not {encoding}: {error}") from error
+    if len(unpacked) > max_bytes:
+        raise TooLarge(f"the body unpacks to more than the limit of {max_bytes} bytes")
+    if not unpacker.eof:
+        raise InvalidInput(f"the {encoding} body is cut short")
+    if unpacker.unused_data:
+        raise InvalidInput(f"{len(unpacker.unused_data)} bytes follow the end of the {encoding} body")
+    return unpacked
+
+
+def choose_encoding(accepted: str) -> str | None:
+    """Return gzip or deflate where `accepted` (Accept-Encoding) names it, gzip first, else None."""
+    names = set()
+    for choice in accepted.lower().split(","):
+        name, _, quality = choice.partition(";")
+        if quality.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000"):
+            names.add(name.strip())
+    return next((name for name in ("gzip", "deflate") if name in names), None)
+
+
+async def pack(body: bytes, encoding: str) -> bytes:
+    """Return the body, compressed by `encoding`, gzip or deflate."""
+    if len(body) <= INLINE_BYTES:
+        return _pack(body, encoding)
+    return await asyncio.to_thread(_pack, body, encoding)
+
+
+def _pack(body: bytes, encoding: str) -> bytes:
+    # A fixed time in gzip's header: equal answers are equal bytes.
+    return gzip.compress(body, LEVEL, mtime=0) if encoding == "gzip" else zlib.compress(body, LEVEL)

@@ -1,0 +1,112 @@
+"""An inference: from a validated request to the tensors of its answer.
+
+Must not know: how requests and answers travel.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from serving.errors import InvalidInput, ServingError, TooLarge
+from serving.manifest import Manifest
+from serving.protocol import outputs
+from serving.protocol.messages import Images, InferenceRequest, InferenceResponse
+from serving.runtime import Outputs
+
+
+class Model(Protocol):
+    """A model version that answers."""
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """The version as text."""
+        ...
+
+    @property
+    def manifest(self) -> Manifest:
+        """Knows the labels."""
+        ...
+
+    async def infer(self, images: Images, deadline: float | None = None) -> Outputs:
+        """Run the model on uint8 images (N, 28, 28) before `deadline`, monotonic seconds."""
+        ...
+
+
+class Picture(Protocol):
+    """A picture in MNIST's form."""
+
+    @property
+    def image(self) -> Images:
+        """The digit: uint8, shape (28, 28), 0 = paper, 255 = ink."""
+        ...
+
+    @property
+    def blank(self) -> bool:
+        """Whether there is no ink."""
+        ...
+
+
+# Encoded pictures, and the deadline in monotonic seconds, to one picture or error for each.
+Prepare = Callable[[Sequence[bytes], float], Awaitable[Sequence[Picture | ServingError]]]
+
+
+class Inference:
+    """Runs validated requests.
+
+    Args:
+        prepare: brings encoded pictures into MNIST's form.
+        max_images: in one request.
+        timeout_s: longest time for one request, in seconds.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self, prepare: Prepare, max_images: int, timeout_s: float, clock: Callable[[], float] = time.monotonic
+    ):
+        self._prepare, self._max_images, self._timeout_s, self._clock = prepare, max_images, timeout_s, clock
+
+    async def run(self, model: Model, request: InferenceRequest, remaining_s: float | None = None) -> InferenceResponse:
+        """Answer a request.
+
+        Args:
+            model: the version to run.
+            request: validated.
+            remaining_s: seconds that the transport leaves, None for no limit of its own.
+
+        Raises:
+            TooLarge: more images than one request may have.
+            InvalidInput: an element is no picture of a digit.
+            QueueFull, DeadlineExceeded, ServingError: see `MicroBatcher.submit`.
+        """
+        content = request.content
+        if len(content) > self._max_images:
+            raise TooLarge(f"{len(content)} images in one request; the limit is {self._max_images}")
+        patience = [seconds for seconds in (request.timeout_s, remaining_s) if seconds is not None]
+        deadline = self._clock() + min(self._timeout_s, *patience)
+        images = await self._read_pictures(content, deadline) if isinstance(content, list) else content
+        result = await model.infer(images, deadline)
+        tensors = outputs.build(result, request.outputs, model.manifest.labels)
+        return InferenceResponse(model.name, model.version, request.id, tensors)
+
+    async def _read_pictures(self, pictures: list[bytes], deadline: float) -> Images:
+        prepared = await self._prepare(pictures, deadline)
+        images = [_image(index, picture) for index, picture in enumerate(prepared)]
+        return np.stack(images) if images else np.empty((0, 28, 28), np.uint8)
+
+
+def _image(index: int, picture: Picture | ServingError) -> Images:
+    """Return the image; a tensor has no way to say of one element that it failed, so the request fails."""
+    if isinstance(picture, TooLarge):
+        raise TooLarge(f"element {index}: {picture}")
+    if isinstance(picture, ServingError):
+        raise InvalidInput(f"element {index}: {picture}") from picture
+    if picture.blank:
+        raise InvalidInput(f"element {index}: the picture is blank, there is no ink")
+    return picture.image
