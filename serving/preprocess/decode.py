@@ -1,0 +1,137 @@
+"""Bytes of a file -> an upright grey picture, whatever its format, depth, palette and transparency.
+
+Must not know: digits.
+"""
+
+import io
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import (  # noqa: F401  importing a plugin registers its format
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from serving.errors import TooLarge, UnreadablePicture
+from serving.preprocess import signature
+from serving.preprocess.grey import Grey
+from serving.preprocess.transparency import flatten
+
+# `max_pixels` of `decode` takes its place; Pillow's own limit would warn in the log below it.
+Image.MAX_IMAGE_PIXELS = None
+
+# A JPEG is decoded at 1/2, 1/4 or 1/8 where the longer side stays above this.
+DRAFT_SIDE_PIXELS = 800
+
+# Of the tiles or strips of a TIFF, which its decoder takes as a whole into memory.
+_TILE_WIDTH, _TILE_LENGTH, _ORIENTATION = 322, 323, 274
+
+_UPRIGHT: dict[int, Callable[[Grey], Grey]] = {
+    2: lambda grey: cv2.flip(grey, 1),
+    3: lambda grey: cv2.rotate(grey, cv2.ROTATE_180),
+    4: lambda grey: cv2.flip(grey, 0),
+    5: cv2.transpose,
+    6: lambda grey: cv2.rotate(grey, cv2.ROTATE_90_CLOCKWISE),
+    7: lambda grey: cv2.flip(cv2.transpose(grey), -1),
+    8: lambda grey: cv2.rotate(grey, cv2.ROTATE_90_COUNTERCLOCKWISE),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An upright picture: `grey` uint8 (height, width), a JPEG's perhaps reduced; `size` its full width and height."""
+
+    grey: Grey
+    size: tuple[int, int]
+
+
+def decode(data: bytes, max_pixels: int) -> Picture:
+    """Decode the first frame of a picture.
+
+    Raises:
+        UnreadablePicture: not an accepted format, or broken.
+        TooLarge: more than `max_pixels`; found in the header, before anything is decoded.
+    """
+    name = signature.identify(data)
+    try:
+        image = Image.open(io.BytesIO(data), formats=(name,))
+    except Exception as error:  # Pillow's readers share no exception type
+        raise UnreadablePicture(f"a broken {name} picture: {_explain(error)}") from error
+    _check_size(image, max_pixels)
+    try:
+        return _read(image)
+    except Exception as error:  # Pillow's readers share no exception type
+        raise UnreadablePicture(f"a broken {name} picture: {_explain(error)}") from error
+
+
+def _explain(error: Exception) -> str:
+    return str(error).splitlines()[0][:100] if str(error) and not isinstance(error, OSError) else "cannot be decoded"
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise TooLarge(f"the picture has {width}x{height} = {width * height} pixels; at most {max_pixels} are read")
+    tags = getattr(image, "tag_v2", {})
+    tile = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0)
+    if all(isinstance(side, int) for side in tile) and math.prod(tile) > max_pixels:
+        raise TooLarge(f"the picture has tiles of {tile[0]}x{tile[1]} pixels; at most {max_pixels} are read")
+
+
+def _read(image: Image.Image) -> Picture:
+    size = image.size
+    if image.format in ("JPEG", "MPO"):
+        image.draft("L", _draft_size(size))
+    image.load()  # before the orientation is looked for, which would hide that the pixels are broken
+    orientation = _orientation(image)
+    grey = _to_grey(image)
+    if orientation in _UPRIGHT:
+        grey = _UPRIGHT[orientation](grey)
+    return Picture(grey, size if orientation < 5 else (size[1], size[0]))
+
+
+def _draft_size(size: tuple[int, int]) -> tuple[int, int]:
+    factor = DRAFT_SIDE_PIXELS / max(size)
+    return math.ceil(size[0] * factor), math.ceil(size[1] * factor)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # broken metadata do not make the picture unreadable
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _to_grey(image: Image.Image) -> Grey:
+    if image.mode.startswith(("I", "F")):
+        return _scale_depth(np.asarray(image))
+    if image.has_transparency_data:
+        return flatten(np.asarray(image.convert("RGBA")))
+    if image.mode in ("L", "1"):
+        return np.array(image.convert("L"))
+    return cv2.cvtColor(np.asarray(image.convert("RGB")), cv2.COLOR_RGB2GRAY)
+
+
+def _scale_depth(values: npt.NDArray[np.generic]) -> Grey:
+    """Scale to 8 bits from the used range: 8, 10, 12, 14 or 16 bits of whole numbers, else lowest to highest."""
+    whole = np.issubdtype(values.dtype, np.integer)
+    lowest, highest = float(np.nanmin(values)), float(np.nanmax(values))
+    if not (math.isfinite(lowest) and math.isfinite(highest)):
+        raise UnreadablePicture("the picture has values that are no numbers")
+    bits = next((bits for bits in (8, 10, 12, 14, 16) if highest < 2**bits), None)
+    if whole and bits and lowest >= 0:
+        lowest, highest = 0.0, 2.0**bits - 1
+    factor = 255 / (highest - lowest) if highest > lowest else 0.0
+    scaled: Grey = np.rint((values.astype(np.float32) - lowest) * factor).astype(np.uint8)
+    return scaled
