@@ -50,7 +50,7 @@ def draw(model: nn.Module, image: Tensor, folder: Path) -> list[Path]:
         path = folder / f"{number:02}-{_file_name(name)}.png"
         title = f"{name} ({type(module).__name__}): {list(before.shape[1:])} -> {list(after.shape[1:])}"
         values = after[0].float().cpu().numpy()
-        _bars(values, title, path) if values.ndim == 1 else _panels(values, title, path)
+        _columns(values, title, path) if values.ndim == 1 else _panels(values, title, path)
         paths.append(path)
     return paths
 
@@ -59,25 +59,34 @@ def _panels(maps: Floats, title: str, path: Path, columns: int | None = None) ->
     """Draw maps (N, H, W) in rows, `columns` in each, on one grey scale, whose middle grey is 0."""
     shown = maps[:MAX_PANELS]
     columns = columns or max(8, math.ceil(math.sqrt(len(shown))))
-    rows = math.ceil(len(shown) / columns)
-    figure = Figure(figsize=(columns * _PANEL_INCHES, rows * _PANEL_INCHES + 0.5), dpi=_DOTS_PER_INCH)
+    sheet = _sheet(shown, columns)
+    size = (columns * _PANEL_INCHES, columns * _PANEL_INCHES * sheet.shape[0] / sheet.shape[1] + 0.5)
+    figure = Figure(figsize=size, dpi=_DOTS_PER_INCH)
     FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0 - 0.5 / size[1]))
+    axes.set_axis_off()
     reach = float(np.abs(maps).max()) or 1.0
-    for number in range(rows * columns):
-        axes = figure.add_subplot(rows, columns, number + 1)
-        axes.set_axis_off()
-        if number < len(shown):
-            axes.imshow(shown[number], cmap="gray", vmin=-reach, vmax=reach, interpolation="nearest")
-    figure.suptitle(f"{title}, {len(shown)} shown" if len(shown) < len(maps) else title, fontsize=9)
+    axes.imshow(sheet, cmap="gray", vmin=-reach, vmax=reach, interpolation="nearest", aspect="auto")
+    axes.set_title(f"{title}, {len(shown)} shown" if len(shown) < len(maps) else title, fontsize=9)
     figure.savefig(path)
 
 
-def _bars(values: Floats, title: str, path: Path) -> None:
-    """Draw values (N,) as bars."""
+def _sheet(maps: Floats, columns: int) -> Floats:
+    """Return maps (N, H, W) side by side in one array, one pixel that is no number between them."""
+    count, height, width = maps.shape
+    rows = math.ceil(count / columns)
+    tiles = np.full((rows * columns, height + 1, width + 1), np.nan, np.float32)
+    tiles[:count, :height, :width] = maps
+    tiles = tiles.reshape(rows, columns, height + 1, width + 1)
+    return tiles.swapaxes(1, 2).reshape(rows * (height + 1), columns * (width + 1))
+
+
+def _columns(values: Floats, title: str, path: Path) -> None:
+    """Draw values (N,) as columns."""
     figure = Figure(figsize=(8, 3), dpi=_DOTS_PER_INCH)
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.bar(np.arange(len(values)), values, width=1.0 if len(values) > 40 else 0.8, color="black")
+    axes.stairs(values, np.arange(len(values) + 1) - 0.5, fill=True, color="black")
     if len(values) == 10:
         axes.set_xticks(range(10))
     axes.set_title(title, fontsize=9)

@@ -11,8 +11,8 @@ from training.errors import ImpossibleLayer
 from training.layers import Convolution, Dense, Elementwise, Flattening, Layer, Pair, Pooling, Row, Shape, Window
 
 _EXAMPLE = 'for example "conv(10,k3,s2,p1) relu max-pool(2) flatten linear(10)"'
-_LAYER = re.compile(r"[\s,;]*([a-z][a-z-]*)\s*(?:\(([^()]*)\))?")
-_SIZE = re.compile(r"([kspd])(\d+)(?:x(\d+))?")
+_LAYER = re.compile(r"[\s,;]*([a-z][a-z-]*)(?:\s*\(([^()]*)\)|(?![a-z-]|\s*\())")
+_SIZE = re.compile(r"([kspd])([0-9]+)(?:x([0-9]+))?")
 
 
 def parse_shape(written: str) -> Shape:
@@ -21,7 +21,7 @@ def parse_shape(written: str) -> Shape:
     Raises:
         ImpossibleLayer: it is none, or a size is 0.
     """
-    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){0,2}", written):
+    if not re.fullmatch(r"[1-9][0-9]*(x[1-9][0-9]*){0,2}", written):
         raise ImpossibleLayer(f"input {written!r}: expected CHANNELSxHEIGHTxWIDTH, for example 3x60x60, or one number")
     return tuple(map(int, written.split("x")))
 
