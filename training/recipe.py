@@ -110,6 +110,17 @@ RECIPES = (
         outlier_share=0.125,
         min_accuracy=0.997,
     ),
+    _best("mnist-cnn", epochs=30, batch_size=128, learning_rate=0.1, augmentation="mild", min_accuracy=0.993),
+    _best(
+        "mnist-lenet5",
+        epochs=30,
+        batch_size=128,
+        learning_rate=0.05,
+        weight_decay=1e-4,
+        augmentation="mild",
+        min_accuracy=0.993,
+    ),
+    _best("mnist-mlp", epochs=30, learning_rate=0.1, weight_decay=1e-4, augmentation="mild", min_accuracy=0.986),
 )
 
 
