@@ -15,6 +15,7 @@ from serving.errors import ModelRejected
 
 FILE_NAME = "manifest.json"
 MODEL_FILE_NAME = "model.onnx"
+LAYERS_FILE_NAME = "layers.onnx"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -38,7 +39,7 @@ OUTPUTS = [TensorSpec(name=name, dtype="float32", shape=["batch", 10]) for name 
 
 
 class FileRecord(_Record):
-    """The model file that this manifest vouches for."""
+    """A file that this manifest vouches for."""
 
     name: str
     sha256: Sha256
@@ -100,12 +101,30 @@ class TrainingRecord(_Record):
 
 
 class Acceptance(_Record):
-    """When a prediction counts as known; the figures say what the threshold costs and buys."""
+    """When a prediction counts as known; the figures say what the threshold costs and buys on the test set."""
 
     min_confidence: Fraction
     chosen_on: Literal["default", "validation"]
-    coverage: Fraction | None = None
+    coverage: Fraction | None = Field(default=None, description="share of digits that are accepted")
     error_among_accepted: Fraction | None = None
+
+
+class Calibration(_Record):
+    """How far confidence and accuracy lie apart: expected calibration error over bins of as many digits each."""
+
+    bins: Annotated[int, Field(ge=1)]
+    error_validation: Fraction
+    error_test: Fraction
+
+
+class Seeds(_Record):
+    """The same recipe begun at several seeds, this one among them: right answers of each on the test set."""
+
+    seeds: Annotated[list[int], Field(min_length=1)]
+    accuracies: Annotated[list[Fraction], Field(min_length=1)]
+    mean: Fraction
+    lowest: Fraction
+    highest: Fraction
 
 
 class Reference(_Record):
@@ -129,6 +148,7 @@ class Manifest(_Record):
     created: str = Field(description="UTC, ISO 8601")
     description: str
     file: FileRecord
+    layers: FileRecord | None = Field(default=None, description="the same network, every layer an output")
     opset: int
     ir_version: int
     inputs: list[TensorSpec]
@@ -139,6 +159,8 @@ class Manifest(_Record):
     accuracy: list[Accuracy]
     checks: list[Check]
     acceptance: Acceptance
+    calibration: Calibration | None = Field(default=None, description="none where no validation images were held back")
+    seeds: Seeds | None = None
     reference: Reference
     golden: Annotated[list[GoldenDigit], Field(min_length=20)]
 
