@@ -88,8 +88,8 @@ class Inference:
         content = request.content
         if len(content) > self._max_images:
             raise TooLarge(f"{len(content)} images in one request; the limit is {self._max_images}")
-        patience = [seconds for seconds in (request.timeout_s, remaining_s) if seconds is not None]
-        deadline = self._clock() + min(self._timeout_s, *patience)
+        limits_s = (self._timeout_s, request.timeout_s, remaining_s)
+        deadline = self._clock() + min(limit_s for limit_s in limits_s if limit_s is not None)
         images = await self._read_pictures(content, deadline) if isinstance(content, list) else content
         result = await model.infer(images, deadline)
         tensors = outputs.build(result, request.outputs, model.manifest.labels)
