@@ -5,10 +5,14 @@ Must not know: transports.
 
 import json
 import logging
+import re
 import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Literal
+
+# What a caller's own id may be: no white space, no quotes, nothing that breaks a header or a line of a log.
+REQUEST_ID = re.compile(r"[A-Za-z0-9._~:/+=@#-]{1,128}")
 
 # The id of the request that is being answered, or nothing outside of one.
 request_id: ContextVar[str] = ContextVar("request_id", default="")

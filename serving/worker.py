@@ -20,6 +20,8 @@ from serving import repository
 from serving.batching import MicroBatcher
 from serving.catalogue import Catalogue
 from serving.drift import Drift
+from serving.grpc.server import GrpcServer
+from serving.grpc.service import InferenceService
 from serving.http.app import create_app
 from serving.http.listener import Listener
 from serving.http.v2 import V2Endpoints
@@ -87,11 +89,15 @@ class Worker:
         )
         return Predictor(model, batcher, metrics, Drift(model.manifest.reference, settings.drift_window))
 
-    def _make_listeners(self) -> list[Listener]:
+    def _make_listeners(self) -> list[Listener | GrpcServer]:
         settings = self.settings
-        if not settings.v2_port:
-            return []
-        return [Listener(self.app, settings.host, settings.v2_port, settings.stop_s)]
+        listeners: list[Listener | GrpcServer] = []
+        if settings.v2_port:
+            listeners.append(Listener(self.app, settings.host, settings.v2_port, settings.stop_s))
+        if settings.grpc_port:
+            service = InferenceService(self.catalogue, self.inference, self.statistics, settings)
+            listeners.append(GrpcServer(service, self.catalogue, self.metrics, settings))
+        return listeners
 
     async def start(self) -> None:
         """Listen at once, so that liveness answers; readiness follows when the models are loaded."""
@@ -152,8 +158,7 @@ class Worker:
     async def stop(self) -> None:
         """Finish what was accepted, then let go of everything."""
         self.catalogue.drain()
-        for listener in self._listeners:
-            await listener.stop()
+        await asyncio.gather(*(listener.stop() for listener in self._listeners))
         for task in self._tasks:
             task.cancel()
         self._inference.shutdown(wait=False, cancel_futures=True)

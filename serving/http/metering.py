@@ -5,7 +5,6 @@ Must not know: what a route does.
 
 import asyncio
 import logging
-import re
 import time
 from uuid import uuid4
 
@@ -14,13 +13,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.catalogue import Catalogue
 from serving.http.errors import json_response
-from serving.logs import request_id
+from serving.logs import REQUEST_ID, request_id
 from serving.metrics import Metrics
 
 logger = logging.getLogger(__name__)
-
-# What a caller's own id may be: no white space, no quotes, nothing that breaks a header or a line of a log.
-REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:/+=@#-]{1,128}")
 
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
@@ -141,5 +137,6 @@ class _Exchange:
 def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id":
-            return value.decode() if REQUEST_ID.fullmatch(value) else uuid4().hex
+            given: str = value.decode("latin-1")
+            return given if REQUEST_ID.fullmatch(given) else uuid4().hex
     return uuid4().hex

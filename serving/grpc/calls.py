@@ -1,0 +1,103 @@
+"""What every gRPC call goes through: its request id, metrics, access log, and its errors as a status.
+
+Must not know: what a call does.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+from uuid import uuid4
+
+import grpc
+
+from serving.errors import ModelNotFound, QueueFull, ServingError
+from serving.logs import REQUEST_ID, request_id
+from serving.metrics import UNKNOWN, Metrics
+from serving.status import grpc_status, reason
+
+logger = logging.getLogger(__name__)
+
+Context: TypeAlias = grpc.aio.ServicerContext
+Method = Callable[[Any, "Call"], Awaitable[Any]]
+
+
+class Call:
+    """One call.
+
+    Attributes:
+        context: gRPC's.
+        id: the caller's own request id, or a new one.
+        model: the model that answers, once it is known, for the metrics.
+    """
+
+    __slots__ = ("context", "id", "model")
+
+    def __init__(self, context: Context):
+        self.context, self.model = context, ""
+        given = self.metadata("x-request-id")
+        self.id = given if given and REQUEST_ID.fullmatch(given) else uuid4().hex
+
+    def metadata(self, name: str) -> str:
+        """Return the first value of what the caller sent under `name`, or nothing."""
+        for key, value in self.context.invocation_metadata() or ():
+            if key == name and isinstance(value, str):
+                return value
+        return ""
+
+
+class Metered:
+    """A method that is metered, and whose errors become a status.
+
+    Args:
+        name: of the method.
+        method: answers.
+        metrics: told of every call.
+        access_log: whether to log one line for each call.
+    """
+
+    def __init__(self, name: str, method: Method, metrics: Metrics, access_log: bool):
+        self._name, self._method, self._metrics, self._access_log = name, method, metrics, access_log
+        self._in_progress = metrics.in_progress.labels("grpc")
+
+    async def run(self, request: Any, context: Context) -> Any:
+        """Answer one call."""
+        call = Call(context)
+        context.set_trailing_metadata((("x-request-id", call.id),))
+        token = request_id.set(call.id)
+        started = time.perf_counter()
+        self._in_progress.inc()
+        status = "OK"
+        try:
+            return await self._method(request, call)
+        except ServingError as error:
+            status = grpc_status(error)
+            await self._refuse(error, status, call)
+        except asyncio.CancelledError:
+            status = "CANCELLED"
+            raise
+        except Exception:
+            status = "INTERNAL"
+            logger.exception("an answer failed")
+            text = f"internal error; the log knows more under request id {call.id}"
+            await context.abort(grpc.StatusCode.INTERNAL, text)
+        finally:
+            self._in_progress.dec()
+            self._note(call, status, time.perf_counter() - started)
+            request_id.reset(token)
+
+    async def _refuse(self, error: ServingError, status: str, call: Call) -> None:
+        if isinstance(error, ModelNotFound):
+            call.model = UNKNOWN
+        self._metrics.rejected.labels(reason(error)).inc()
+        trailing = [("x-request-id", call.id)]
+        if isinstance(error, QueueFull):
+            trailing.append(("retry-after", str(math.ceil(error.retry_after_s))))
+        await call.context.abort(grpc.StatusCode[status], str(error), tuple(trailing))
+
+    def _note(self, call: Call, status: str, seconds: float) -> None:
+        self._metrics.request("grpc", "", self._name, call.model, status, seconds)
+        if self._access_log:
+            logger.info("request", extra={"call": self._name, "status": status, "seconds": round(seconds, 6)})

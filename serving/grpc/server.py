@@ -1,0 +1,71 @@
+"""GrpcServer: the port, within a running event loop; several workers share it.
+
+Must not know: what a call does.
+"""
+
+import grpc
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from serving.catalogue import Catalogue
+from serving.grpc import health, service
+from serving.grpc.service import InferenceService
+from serving.grpc.stubs import inference_pb2
+from serving.metrics import Metrics
+from serving.settings import Settings
+
+
+class GrpcServer:
+    """Serves the inference protocol, health and reflection on one port.
+
+    Args:
+        inference: answers the calls of the protocol.
+        catalogue: knows whether the models are ready.
+        metrics: of the whole service.
+        settings: address, largest message in either direction, longest wait for running calls when it stops.
+    """
+
+    def __init__(self, inference: InferenceService, catalogue: Catalogue, metrics: Metrics, settings: Settings):
+        self._inference, self._catalogue, self._metrics = inference, catalogue, metrics
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        self._address = f"{host}:{settings.grpc_port}"
+        self._max_message_bytes, self._stop_s = settings.max_body_bytes, settings.stop_s
+        self._health: health.Health | None = None
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            OSError: the address is taken or not ours.
+        """
+        options = [
+            ("grpc.so_reuseport", 1),
+            ("grpc.max_receive_message_length", self._max_message_bytes),
+            ("grpc.max_send_message_length", self._max_message_bytes),
+        ]
+        self._server = grpc.aio.server(options=options)
+        self._health = health.Health(self._catalogue, [service.NAME])
+        handlers = (self._inference.handler(self._metrics), self._health.handler())
+        self._server.add_generic_rpc_handlers(handlers)
+        _reflect(self._server)
+        try:
+            self._server.add_insecure_port(self._address)
+        except RuntimeError as error:
+            raise OSError(f"gRPC cannot listen on {self._address}") from error
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """Take no more calls, finish those that run, then return."""
+        if self._server and self._health:
+            self._health.close()
+            await self._server.stop(self._stop_s)
+
+
+def _reflect(server: grpc.aio.Server) -> None:
+    """Let clients ask which services there are, and for their messages."""
+    pool = inference_pb2.DESCRIPTOR.pool
+    for known in (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
+        pool.AddSerializedFile(known.serialized_pb)
+    names = (service.NAME, health.NAME, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(names, server, pool)

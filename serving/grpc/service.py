@@ -1,0 +1,146 @@
+"""The calls of GRPCInferenceService.
+
+Must not know: tensors, how a model is run.
+"""
+
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.json_format import ParseDict
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from serving.catalogue import Catalogue
+from serving.errors import NotReady
+from serving.grpc.calls import Call, Metered, Method
+from serving.grpc.messages import read_request, write_response
+from serving.grpc.stubs import inference_pb2 as pb
+from serving.metrics import Metrics
+from serving.predictor import Predictor
+from serving.protocol import descriptions
+from serving.protocol.admission import Admission
+from serving.protocol.inference import Inference
+from serving.protocol.statistics import Statistics
+from serving.settings import Settings
+
+NAME = "inference.GRPCInferenceService"
+
+M = TypeVar("M", bound=Message)
+
+
+class InferenceService:
+    """Answers the calls of the protocol; see `inference.proto`.
+
+    Args:
+        catalogue: the models.
+        inference: runs requests.
+        statistics: counts of what ran.
+        settings: what the models' configuration is made of, and the token without which none is loaded or unloaded.
+    """
+
+    def __init__(self, catalogue: Catalogue, inference: Inference, statistics: Statistics, settings: Settings):
+        self._catalogue, self._inference, self._statistics = catalogue, inference, statistics
+        self._settings = settings
+        self._admission = Admission(settings.admin_token.get_secret_value())
+        self._server = descriptions.server_metadata(may_load=self._admission.offered)
+
+    def handler(self, metrics: Metrics) -> grpc.GenericRpcHandler:
+        """Return what a gRPC server needs; to a call that is not there it answers UNIMPLEMENTED."""
+        described = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+        handlers = {}
+        for name, method in self._methods().items():
+            types = described.methods_by_name[name]
+            handlers[name] = grpc.unary_unary_rpc_method_handler(
+                Metered(name, method, metrics, self._settings.access_log).run,
+                request_deserializer=GetMessageClass(types.input_type).FromString,
+                response_serializer=GetMessageClass(types.output_type).SerializeToString,
+            )
+        return grpc.method_handlers_generic_handler(NAME, handlers)
+
+    def _methods(self) -> dict[str, Method]:
+        """Return the calls that are offered; those that change what is served only if there is a token."""
+        methods: dict[str, Method] = {
+            "ModelInfer": self.infer,
+            "ServerLive": self.live,
+            "ServerReady": self.ready,
+            "ModelReady": self.model_ready,
+            "ServerMetadata": self.server_metadata,
+            "ModelMetadata": self.model_metadata,
+            "ModelConfig": self.model_config,
+            "ModelStatistics": self.model_statistics,
+            "RepositoryIndex": self.index,
+        }
+        if self._admission.offered:
+            methods |= {"RepositoryModelLoad": self.load, "RepositoryModelUnload": self.unload}
+        return methods
+
+    def _find(self, name: str, version: str, call: Call) -> Predictor:
+        predictor = self._catalogue.get(name, version)
+        call.model = predictor.name
+        return predictor
+
+    async def infer(self, request: pb.ModelInferRequest, call: Call) -> pb.ModelInferResponse:
+        """Run the model on the tensors of the request, before the caller's deadline."""
+        predictor = self._find(request.model_name, request.model_version, call)
+        response = await self._inference.run(predictor, read_request(request), call.context.time_remaining())
+        return write_response(response)
+
+    async def live(self, _: pb.ServerLiveRequest, __: Call) -> pb.ServerLiveResponse:
+        """Answer as long as the event loop turns."""
+        return pb.ServerLiveResponse(live=True)
+
+    async def ready(self, _: pb.ServerReadyRequest, __: Call) -> pb.ServerReadyResponse:
+        """Say whether requests should be sent here."""
+        return pb.ServerReadyResponse(ready=self._catalogue.ready)
+
+    async def model_ready(self, request: pb.ModelReadyRequest, call: Call) -> pb.ModelReadyResponse:
+        """Say whether a model answers."""
+        try:
+            self._find(request.name, request.version, call)
+        except NotReady:
+            return pb.ModelReadyResponse(ready=False)
+        return pb.ModelReadyResponse(ready=not self._catalogue.draining)
+
+    async def server_metadata(self, _: pb.ServerMetadataRequest, __: Call) -> pb.ServerMetadataResponse:
+        """Describe the server."""
+        return _message(self._server, pb.ServerMetadataResponse)
+
+    async def model_metadata(self, request: pb.ModelMetadataRequest, call: Call) -> pb.ModelMetadataResponse:
+        """Describe a model's versions and tensors."""
+        predictor = self._find(request.name, request.version, call)
+        described = descriptions.model_metadata(predictor, self._catalogue.versions(predictor.name))
+        return _message(described, pb.ModelMetadataResponse)
+
+    async def model_config(self, request: pb.ModelConfigRequest, call: Call) -> pb.ModelConfigResponse:
+        """Describe how a model is run."""
+        predictor = self._find(request.name, request.version, call)
+        config = descriptions.model_config(predictor, self._settings)
+        return _message({"config": config}, pb.ModelConfigResponse)
+
+    async def model_statistics(self, request: pb.ModelStatisticsRequest, call: Call) -> pb.ModelStatisticsResponse:
+        """Count what all models, one, or one version of it, have done."""
+        if request.name:
+            self._find(request.name, request.version, call)
+        return _message(await self._statistics.of(request.name, request.version), pb.ModelStatisticsResponse)
+
+    async def index(self, request: pb.RepositoryIndexRequest, _: Call) -> pb.RepositoryIndexResponse:
+        """List every version in the repository."""
+        models = descriptions.repository_index(self._catalogue, only_ready=request.ready)
+        return _message({"models": models}, pb.RepositoryIndexResponse)
+
+    async def load(self, request: pb.RepositoryModelLoadRequest, call: Call) -> pb.RepositoryModelLoadResponse:
+        """Load what is new of a model, once it has passed its checks."""
+        self._admission.check(call.metadata("authorization"))
+        descriptions.refuse_overrides({"parameters": request.parameters})
+        await self._catalogue.load(request.model_name)
+        return pb.RepositoryModelLoadResponse()
+
+    async def unload(self, request: pb.RepositoryModelUnloadRequest, call: Call) -> pb.RepositoryModelUnloadResponse:
+        """Serve a model no longer."""
+        self._admission.check(call.metadata("authorization"))
+        await self._catalogue.unload(request.model_name)
+        return pb.RepositoryModelUnloadResponse()
+
+
+def _message(content: dict[str, Any], kind: type[M]) -> M:
+    return ParseDict(content, kind())
