@@ -66,6 +66,23 @@ def path_of(folder: Path, recipe: Recipe, seed: int) -> Path:
     return folder / f"{recipe.architecture}-{recipe.name}-seed{seed}" / FILE_NAME
 
 
+def siblings(path: Path, checkpoint: Checkpoint) -> list[Checkpoint]:
+    """Return the finished runs of the same recipe at other seeds that lie beside a checkpoint.
+
+    Args:
+        path: where `checkpoint` was read from.
+        checkpoint: the one to find siblings of.
+    """
+    recipe = checkpoint.recipe
+    others = sorted(path.parent.parent.glob(f"{recipe.architecture}-{recipe.name}-seed*/{FILE_NAME}"))
+    found = [load(other) for other in others if other.resolve() != path.resolve()]
+    return [
+        other
+        for other in found
+        if other.recipe == recipe and other.epoch == recipe.epochs and other.seed != checkpoint.seed
+    ]
+
+
 def save(checkpoint: Checkpoint, path: Path) -> None:
     """Write `path` in one step: a reader, or a run that is killed meanwhile, sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)

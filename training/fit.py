@@ -275,7 +275,7 @@ def _lesson(teacher: Predict | None, images: Tensor) -> Tensor:
     """
     if teacher is None:
         raise InvalidInput("this recipe imitates a teacher; give one")
-    pieces = [teacher(piece.cpu().numpy()) for piece in images.split(1000)]
+    pieces = [teacher(piece.cpu().numpy()) for piece in torch.split(images, 1000)]
     return torch.from_numpy(np.concatenate(pieces)).to(images.device)
 
 

@@ -2,8 +2,13 @@
 
 import argparse
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from training.fit import Listener
 
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -23,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--restart", action="store_true", help="train anew although there is a checkpoint")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train (default: cpu)")
     parser.add_argument("--threads", type=_positive, default=1, help="CPU threads per operation (default: 1)")
+    parser.add_argument("--models", type=Path, default=Path("models"), help="the model repository (default: models)")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the MNIST files (default: data)")
     parser.add_argument("--output", type=Path, default=Path("runs"), help="folder of the checkpoints (default: runs)")
 
@@ -31,10 +37,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Train; return 0, or 130 if it was interrupted."""
     from training import mnist
     from training.checkpoint import load, path_of
-    from training.console import Console
+    from training.distributed import joined
     from training.errors import CheckpointRejected
     from training.fit import fit
     from training.recipe import find
+    from training.teacher import teacher_of
 
     recipe = find(arguments.architecture, arguments.recipe)
     if arguments.epochs:
@@ -45,8 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise CheckpointRejected(f"{path} is there: --resume goes on from it, --restart trains anew")
     resume = load(path) if arguments.resume else None
     data = mnist.load(arguments.data)
+    teacher = teacher_of(recipe, arguments.models, arguments.threads)
     try:
-        with Console() as console:
+        with joined(arguments.device) as group, _listener(group.rank) as listener:
             fit(
                 recipe,
                 data,
@@ -55,13 +63,23 @@ def run(arguments: argparse.Namespace) -> int:
                 threads=arguments.threads,
                 save_to=path,
                 resume=resume,
-                listener=console,
+                listener=listener,
+                teacher=teacher,
+                group=group,
             )
     except KeyboardInterrupt:
         sys.stderr.write(f"interrupted; {path} holds the last whole epoch: the same command with --resume goes on\n")
         return 130
     sys.stdout.write(f"checkpoint: {path}\n")
     return 0
+
+
+def _listener(rank: int) -> AbstractContextManager["Listener"]:
+    """Return the console for the first process of a run, and silence for the others."""
+    from training.console import Console
+    from training.fit import Silence
+
+    return nullcontext(Silence()) if rank else Console()
 
 
 def _check_device(device: str) -> None:
