@@ -118,6 +118,8 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
             continue
         if KUBERNETES_LINK.fullmatch(name) and (name != "MNIST_PORT" or value.startswith("tcp://")):
             continue
+        if name.removeprefix(PREFIX) in VARIABLES:
+            raise ConfigurationError(f"{name}={value!r}: there is no such setting; {name.removeprefix(PREFIX)} is")
         near = difflib.get_close_matches(name, VARIABLES, n=1, cutoff=0.0)
         raise ConfigurationError(f"{name}={value!r}: there is no such setting; the nearest is {near[0]}")
 

@@ -19,6 +19,9 @@ Pixels = npt.NDArray[np.uint8]
 
 JSON_KEYS = ("images", "pixels")
 
+# JSON that is no object, or in an encoding that JSON does not allow (RFC 8259, section 8.1); no picture begins so.
+OTHER_JSON = re.compile(rb'\s{0,9}(?:null|true|false|NaN|"|-?\d|\xef\xbb\xbf|\xff\xfe|\xfe\xff)')
+
 # RFC 2397; the declared type is not looked at, nor the parameters behind it.
 DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 OTHER_URL = re.compile(r"\s{0,9}(?:[a-z][a-z0-9+.-]{1,20}:)?//", re.IGNORECASE)
@@ -54,7 +57,7 @@ def read_items(body: bytes, content_type: str, max_images: int) -> list[Item]:
         raise InvalidInput(
             'the body is empty; expected a picture, a form with files, or JSON {"images": [base64, ...]}'
         )
-    if "json" in content_type:
+    if "json" in content_type and OTHER_JSON.match(body):
         raise InvalidInput(f"the body is declared as {content_type[:80]}, but is no JSON object")
     return [Item(0, _refuse_url(body))]
 

@@ -1,0 +1,107 @@
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.requests import ClientDisconnect, Request
+
+from serving.errors import InvalidInput, TooLarge
+from serving.http.bodies import read_body
+from serving.http.errors import BodyTimeout, CutOff
+from tests.serving.http.app import App
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+
+
+def chunk(body: bytes, *, more: bool = True) -> dict[str, Any]:
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+def receive_from(*messages: dict[str, Any]) -> Receive:
+    waiting = list(messages)
+
+    async def receive() -> dict[str, Any]:
+        if not waiting:
+            await asyncio.Event().wait()
+        return waiting.pop(0)
+
+    return receive
+
+
+def request(receive: Receive, **headers: str) -> Request:
+    encoded = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    return Request({"type": "http", "headers": encoded}, receive)  # type: ignore[arg-type]
+
+
+async def test_chunks_are_put_together():
+    receive = receive_from(chunk(b"ab"), chunk(b"c"), chunk(b"", more=False))
+    assert await read_body(request(receive), 10, 1.0) == b"abc"
+
+
+async def test_a_body_of_exactly_the_limit_is_read():
+    assert await read_body(request(receive_from(chunk(b"abc", more=False)), content_length="3"), 3, 1.0) == b"abc"
+
+
+async def test_a_declared_length_over_the_limit_is_refused_unread():
+    async def never() -> dict[str, Any]:
+        raise AssertionError("it was read")
+
+    with pytest.raises(CutOff, match="limit of 3 bytes") as caught:
+        await read_body(request(never, content_length="4"), 3, 1.0)
+    assert isinstance(caught.value.error, TooLarge)
+
+
+async def test_an_undeclared_length_is_cut_at_the_limit():
+    read = []
+
+    async def endless() -> dict[str, Any]:
+        read.append(1)
+        return chunk(b"\0" * 100)
+
+    with pytest.raises(CutOff):
+        await read_body(request(endless), 1000, 1.0)
+    assert len(read) == 11
+
+
+async def test_a_single_chunk_over_the_limit_is_refused():
+    with pytest.raises(CutOff):
+        await read_body(request(receive_from(chunk(b"abcd", more=False))), 3, 1.0)
+
+
+async def test_a_body_that_does_not_arrive_is_given_up():
+    with pytest.raises(CutOff) as caught:
+        await read_body(request(receive_from(chunk(b"a"))), 10, 0.01)
+    assert isinstance(caught.value.error, BodyTimeout)
+
+
+async def test_a_slow_body_is_given_up_however_steady_it_is():
+    async def drip() -> dict[str, Any]:
+        await asyncio.sleep(0.004)
+        return chunk(b"a")
+
+    with pytest.raises(CutOff, match="did not arrive within"):
+        await read_body(request(drip), 10_000, 0.02)
+
+
+async def test_a_caller_who_leaves_in_the_middle_is_noticed():
+    with pytest.raises(ClientDisconnect):
+        await read_body(request(receive_from(chunk(b"a"), {"type": "http.disconnect"})), 10, 1.0)
+
+
+@pytest.mark.parametrize("length", ["-1", "abc", "1.5", "\u0663"])
+async def test_a_length_that_is_no_number_is_refused(length: str):
+    with pytest.raises(InvalidInput):
+        await read_body(request(receive_from(), content_length=length), 10, 1.0)
+
+
+async def test_the_answers_to_bad_bodies_close_the_connection(models: Path, executor: ThreadPoolExecutor):
+    app = App(models, executor, max_body_bytes=1024, body_timeout_s=0.5)
+    await app.catalogue.start()
+    status, content = await app.call([], content_length="1025")
+    assert (status, app.headers["connection"]) == (413, "close")
+    assert content == {"error": "the body is larger than the limit of 1024 bytes"}
+    status, _ = await app.call([chunk(b"a" * 600), chunk(b"a" * 600)])
+    assert (status, app.headers["connection"]) == (413, "close")
+    assert app.value("rejected_total", reason="too_large") == 2

@@ -1,0 +1,255 @@
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serving.batching import MicroBatcher
+from serving.errors import DeadlineExceeded, QueueFull, ServingError
+from tests.serving.fakes import FakeClock, FakeRun, numbered, numbers_in
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.runs: list[int] = []
+        self.waits: list[float] = []
+        self.queue: list[int] = []
+
+    def ran(self, images: int, compute_s: float) -> None:
+        self.runs.append(images)
+
+    def waited(self, seconds: float) -> None:
+        self.waits.append(seconds)
+
+    def queued(self, images: int) -> None:
+        self.queue.append(images)
+
+
+def batcher_of(run: Any, **options: Any) -> MicroBatcher:
+    return MicroBatcher(run, **{"max_batch_size": 8, "queue_size": 100} | options)
+
+
+async def turns(count: int = 5) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_a_request_that_finds_the_model_idle_runs_at_once():
+    run = FakeRun()
+    submitted = batcher_of(run).submit(numbered(7))
+    with pytest.raises(StopIteration) as stopped:
+        submitted.send(None)
+    assert numbers_in(stopped.value.value) == [7]
+
+
+async def test_what_arrives_in_the_same_turn_runs_together_in_its_order():
+    run = FakeRun()
+    batcher = batcher_of(run)
+    answers = await asyncio.gather(*(batcher.submit(numbered(number)) for number in range(6)))
+    assert [numbers_in(answer) for answer in answers] == [[number] for number in range(6)]
+    assert run.batches == [[0], [1, 2, 3, 4, 5]]
+
+
+async def test_no_batch_is_larger_than_the_limit_and_whole_requests_stay_whole():
+    run = FakeRun()
+    batcher = batcher_of(run)
+    await asyncio.gather(*(batcher.submit(numbered(*range(10 * n, 10 * n + 3))) for n in range(5)))
+    assert run.batches == [[0, 1, 2], [10, 11, 12, 20, 21, 22], [30, 31, 32, 40, 41, 42]]
+
+
+async def test_an_oversize_request_is_split_and_put_together_again():
+    run = FakeRun()
+    batcher = batcher_of(run)
+    large, small = await asyncio.gather(batcher.submit(numbered(*range(300, 320))), batcher.submit(numbered(1)))
+    assert numbers_in(large) == list(range(300, 320))
+    assert numbers_in(small) == [1]
+    assert [len(batch) for batch in run.batches] == [8, 8, 5]
+
+
+async def test_zero_images_give_empty_outputs():
+    assert (await batcher_of(FakeRun()).submit(numbered())).logits.shape == (0, 10)
+
+
+async def test_a_full_queue_refuses_at_once_and_says_when_to_come_again():
+    batcher = batcher_of(FakeRun(), queue_size=4)
+    waiting = [asyncio.ensure_future(batcher.submit(numbered(*range(n)))) for n in (1, 4)]
+    await asyncio.sleep(0)
+    assert batcher.waiting_images == 4
+    with pytest.raises(QueueFull, match="4 images are waiting; the queue holds 4") as refused:
+        await batcher.submit(numbered(9))
+    assert refused.value.retry_after_s > 0
+    await asyncio.gather(*waiting)
+    assert batcher.waiting_images == 0
+
+
+async def test_a_request_whose_caller_has_gone_is_dropped_before_it_runs():
+    run = FakeRun()
+    batcher = batcher_of(run, queue_size=3)
+    first, gone, last = (asyncio.ensure_future(batcher.submit(numbered(*numbers))) for numbers in ([1], [2, 3], [4]))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.gather(first, last)
+    assert [2, 3] not in run.batches
+    assert sorted(run.batches) in ([[1], [4]], [[1, 4]])
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+
+
+async def test_a_caller_who_goes_frees_its_place_in_the_queue():
+    batcher = batcher_of(FakeRun(), queue_size=2)
+    tasks = [asyncio.ensure_future(batcher.submit(numbered(*numbers))) for numbers in ([1], [2, 3])]
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await tasks[1]
+    assert batcher.waiting_images == 0
+
+
+async def test_a_deadline_that_has_passed_is_refused_without_a_run():
+    run, clock = FakeRun(), FakeClock()
+    with pytest.raises(DeadlineExceeded):
+        await batcher_of(run, clock=clock).submit(numbered(1), clock.now)
+    assert run.batches == []
+
+
+async def test_a_request_whose_deadline_passes_in_the_queue_is_not_run():
+    clock = FakeClock()
+
+    class SlowRun(FakeRun):
+        def __call__(self, images: Any) -> Any:
+            clock.now += 2.0
+            return super().__call__(images)
+
+    run = SlowRun()
+    batcher = batcher_of(run, clock=clock)
+    calls = [batcher.submit(numbered(1)), batcher.submit(numbered(2), clock.now + 1), batcher.submit(numbered(3))]
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(answers[1], DeadlineExceeded)
+    assert run.batches == [[1], [3]]
+
+
+async def test_a_deadline_is_answered_while_the_batch_still_runs():
+    entered, leave = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def blocked(images: Any) -> Any:
+        loop.call_soon_threadsafe(entered.set)
+        asyncio.run_coroutine_threadsafe(leave.wait(), loop).result(5)
+        return FakeRun()(images)
+
+    with ThreadPoolExecutor(1) as executor:
+        batcher = batcher_of(blocked, executor=executor, inline_images=0)
+        now = loop.time()
+        with pytest.raises(DeadlineExceeded):
+            await batcher.submit(numbered(1), now + 0.01)
+        assert entered.is_set() or batcher.waiting_images == 0
+        leave.set()
+        assert numbers_in(await batcher.submit(numbered(2))) == [2]
+
+
+async def test_a_failing_batch_fails_its_requests_and_the_batcher_goes_on(caplog: pytest.LogCaptureFixture):
+    run = FakeRun(error=RuntimeError("secret"))
+    batcher = batcher_of(run)
+    answers = await asyncio.gather(*(batcher.submit(numbered(n)) for n in range(3)), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [ServingError] * 3
+    assert not any("secret" in str(answer) for answer in answers)
+    assert len(caplog.records) == 2
+    run.error = None
+    assert numbers_in(await batcher.submit(numbered(5))) == [5]
+
+
+async def test_a_failure_in_the_thread_fails_its_requests_only():
+    run = FakeRun(error=RuntimeError("no"))
+    with ThreadPoolExecutor(1) as executor:
+        batcher = batcher_of(run, executor=executor, inline_images=0)
+        with pytest.raises(ServingError, match="the model failed"):
+            await batcher.submit(numbered(1))
+        run.error = None
+        assert numbers_in(await batcher.submit(numbered(2))) == [2]
+
+
+async def test_what_arrives_while_the_thread_works_forms_the_next_batch():
+    loop = asyncio.get_running_loop()
+    leave = asyncio.Event()
+    run = FakeRun()
+
+    def gated(images: Any) -> Any:
+        asyncio.run_coroutine_threadsafe(leave.wait(), loop).result(5)
+        return run(images)
+
+    with ThreadPoolExecutor(1) as executor:
+        batcher = batcher_of(gated, executor=executor, inline_images=0)
+        tasks = [asyncio.ensure_future(batcher.submit(numbered(0)))]
+        await turns()
+        tasks += [asyncio.ensure_future(batcher.submit(numbered(number))) for number in range(1, 4)]
+        await turns()
+        leave.set()
+        await asyncio.gather(*tasks)
+    assert run.batches == [[0], [1, 2, 3]]
+
+
+async def test_small_batches_run_on_the_loop_and_large_ones_in_the_thread():
+    import threading
+
+    threads = []
+
+    def run(images: Any) -> Any:
+        threads.append((len(images), threading.current_thread() is threading.main_thread()))
+        return FakeRun()(images)
+
+    with ThreadPoolExecutor(1) as executor:
+        batcher = batcher_of(run, executor=executor, inline_images=2)
+        for size in (1, 2, 3, 8):
+            await batcher.submit(numbered(*range(size)))
+            await turns()
+    assert threads == [(1, True), (2, True), (3, False), (8, False)]
+
+
+async def test_with_a_delay_the_batch_fills_before_it_runs():
+    run = FakeRun()
+    batcher = batcher_of(run, max_delay_s=30.0, max_batch_size=4)
+    await asyncio.gather(*(batcher.submit(numbered(number)) for number in range(4)))
+    assert run.batches == [[0, 1, 2, 3]]
+
+
+async def test_a_delay_ends_although_the_batch_is_not_full():
+    run = FakeRun()
+    answer = await batcher_of(run, max_delay_s=0.001).submit(numbered(6))
+    assert numbers_in(answer) == [6]
+
+
+async def test_a_batch_that_becomes_full_does_not_wait_for_the_delay():
+    run = FakeRun()
+    batcher = batcher_of(run, max_delay_s=30.0, max_batch_size=2)
+    first = asyncio.ensure_future(batcher.submit(numbered(0)))
+    await turns()
+    assert run.batches == []
+    await asyncio.gather(first, batcher.submit(numbered(1)))
+    assert run.batches == [[0, 1]]
+
+
+async def test_the_observer_hears_of_batches_waits_and_the_queue():
+    recorder, clock = Recorder(), FakeClock()
+    batcher = batcher_of(FakeRun(), observer=recorder, clock=clock)
+    await asyncio.gather(*(batcher.submit(numbered(number)) for number in range(3)))
+    assert recorder.runs == [1, 2]
+    assert recorder.waits == [0.0, 0.0, 0.0]
+    assert recorder.queue == [1, 2, 0]
+
+
+@settings(max_examples=30, deadline=None)
+@given(sizes=st.lists(st.integers(0, 30), max_size=20), inline=st.integers(0, 8))
+def test_every_row_comes_back_to_its_own_request(sizes: list[int], inline: int):
+    async def run_all() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            batcher = batcher_of(FakeRun(), queue_size=10_000, inline_images=inline, executor=executor)
+            starts = np.cumsum([0, *sizes])
+            wanted = [list(range(start, start + size)) for start, size in zip(starts, sizes, strict=False)]
+            answers = await asyncio.gather(*(batcher.submit(numbered(*numbers)) for numbers in wanted))
+        assert [numbers_in(answer) for answer in answers] == wanted
+        assert batcher.waiting_images == 0
+
+    asyncio.run(run_all())

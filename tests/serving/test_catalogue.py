@@ -1,0 +1,215 @@
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from serving.batching import MicroBatcher
+from serving.catalogue import Catalogue, Entry
+from serving.drift import Drift
+from serving.errors import ConfigurationError, ModelNotFound, ModelRejected, NotReady
+from serving.manifest import MODEL_FILE_NAME, read_manifest
+from serving.metrics import Metrics
+from serving.predictor import Predictor
+from serving.repository import Repository, load
+from tests.serving.tiny_model import write_tiny_model
+
+
+class World:
+    """A repository on disk and the catalogue of it."""
+
+    def __init__(self, root: Path, default: str = "tiny") -> None:
+        self.root, self.registry, self.made = root, CollectorRegistry(), []
+        self.metrics = Metrics(self.registry)
+        self.catalogue = Catalogue(Repository(root), self.make, default, self.metrics)
+
+    def make(self, folder: Path) -> Predictor:
+        self.made.append(f"{folder.parent.name}/{folder.name}")
+        model = load(folder, "cpu", 1)
+        batcher = MicroBatcher(model.runtime.run, max_batch_size=8, queue_size=8)
+        drift = Drift(model.manifest.reference, 100)
+        return Predictor(model, batcher, self.metrics.of_model(model.name, model.version), drift)
+
+    def served(self) -> list[str]:
+        return [f"{entry.name}/{entry.version}" for entry in self.catalogue.entries() if entry.state == "READY"]
+
+    def info(self, name: str, version: str) -> float | None:
+        sha256 = read_manifest(self.root / name / version).file.sha256
+        labels = {"model": name, "version": version, "sha256": sha256}
+        return self.registry.get_sample_value("mnist_model_info", labels)
+
+
+def spoil(folder: Path) -> None:
+    (folder / MODEL_FILE_NAME).write_bytes(b"no model")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    for name, version in (("tiny", 1), ("tiny", 2), ("other", 1)):
+        write_tiny_model(tmp_path, name, version)
+    return World(tmp_path)
+
+
+async def test_every_version_is_served_and_the_largest_answers(world: World):
+    await world.catalogue.start()
+    get = world.catalogue.get
+    assert world.catalogue.ready
+    assert world.served() == ["other/1", "tiny/1", "tiny/2"]
+    assert [get().version, get("tiny").version, get("tiny", "1").version, get(None, "1").version] == [
+        "2",
+        "2",
+        "1",
+        "1",
+    ]
+    assert (get("other").name, get("", "").name) == ("other", "tiny")
+    assert (world.catalogue.names(), world.catalogue.versions("tiny")) == (["other", "tiny"], ["1", "2"])
+
+
+async def test_before_the_models_are_loaded_nothing_is_ready(world: World):
+    assert not world.catalogue.ready
+    with pytest.raises(NotReady, match="being loaded"):
+        world.catalogue.get()
+
+
+@pytest.mark.parametrize(("name", "version"), [("none", None), ("tiny", "9"), ("tiny", "../1"), ("../tiny", None)])
+async def test_what_is_not_there_is_not_found(world: World, name: str, version: str | None):
+    await world.catalogue.start()
+    with pytest.raises(ModelNotFound, match="there are: "):
+        world.catalogue.get(name, version)
+
+
+async def test_a_version_that_fails_is_not_served_and_the_log_says_why(world: World, caplog: pytest.LogCaptureFixture):
+    spoil(world.root / "tiny" / "2")
+    await world.catalogue.start()
+    assert world.catalogue.ready
+    assert world.catalogue.get().version == "1"
+    assert "tiny version 2 is not served: size: found 8 bytes" in caplog.text
+    (failed,) = [entry for entry in world.catalogue.entries() if entry.state == "UNAVAILABLE"]
+    assert (failed.name, failed.version) == ("tiny", "2")
+    assert failed.reason.startswith("size: found 8 bytes")
+    with pytest.raises(NotReady, match="version 2 is not served"):
+        world.catalogue.get("tiny", "2")
+
+
+@pytest.mark.parametrize("missing", [True, False])
+async def test_without_the_default_model_the_process_is_not_ready(world: World, missing: bool):
+    catalogue = World(world.root, "absent" if missing else "tiny").catalogue
+    if not missing:
+        spoil(world.root / "tiny" / "1")
+        spoil(world.root / "tiny" / "2")
+    await catalogue.start()
+    assert not catalogue.ready
+    assert catalogue.get("other").version == "1"
+    with pytest.raises(ModelNotFound if missing else NotReady):
+        catalogue.get()
+
+
+async def test_a_device_that_is_not_there_stops_the_start(world: World):
+    def refuse(_: Path) -> Predictor:
+        raise ConfigurationError("device cuda: no")
+
+    with pytest.raises(ConfigurationError):
+        await Catalogue(world.catalogue.repository, refuse, "tiny", world.metrics).start()
+
+
+async def test_a_new_version_answers_after_a_reload_and_the_others_are_not_loaded_again(world: World):
+    await world.catalogue.start()
+    world.made.clear()
+    write_tiny_model(world.root, "tiny", 3)
+    await world.catalogue.reload()
+    assert world.catalogue.get().version == "3"
+    assert world.made == ["tiny/3"]
+
+
+async def test_a_bad_new_version_leaves_the_old_one_in_place(world: World):
+    await world.catalogue.start()
+    spoil(write_tiny_model(world.root, "tiny", 3))
+    with pytest.raises(ModelRejected, match="tiny version 3"):
+        await world.catalogue.load("tiny")
+    assert world.catalogue.ready
+    assert world.catalogue.get().version == "2"
+
+
+async def test_a_version_that_was_replaced_by_a_bad_one_goes_on(world: World):
+    await world.catalogue.start()
+    before = world.catalogue.get("tiny", "2")
+    folder = world.root / "tiny" / "2"
+    read_manifest(folder).model_copy(update={"description": "changed"}).write(folder)
+    spoil(folder)
+    await world.catalogue.reload()
+    assert world.catalogue.get("tiny", "2") is before
+
+
+async def test_a_version_that_was_replaced_by_a_good_one_is_exchanged(world: World):
+    await world.catalogue.start()
+    before = world.catalogue.get("tiny", "2")
+    folder = world.root / "tiny" / "2"
+    read_manifest(folder).model_copy(update={"description": "changed"}).write(folder)
+    await world.catalogue.reload()
+    assert world.catalogue.get("tiny", "2") is not before
+    assert world.catalogue.get("tiny", "2").manifest.description == "changed"
+    assert world.info("tiny", "2") == 1
+
+
+async def test_a_version_that_vanishes_is_served_no_longer(world: World):
+    await world.catalogue.start()
+    sha256 = read_manifest(world.root / "tiny" / "2").file.sha256
+    (world.root / "tiny" / "2").rename(world.root.parent / "gone")
+    await world.catalogue.reload()
+    assert world.catalogue.get().version == "1"
+    labels = {"model": "tiny", "version": "2", "sha256": sha256}
+    assert world.registry.get_sample_value("mnist_model_info", labels) == 0
+
+
+async def test_an_unloaded_model_stays_away_until_it_is_loaded(world: World):
+    await world.catalogue.start()
+    await world.catalogue.unload("tiny")
+    assert not world.catalogue.ready
+    assert world.info("tiny", "2") == 0
+    await world.catalogue.reload()
+    with pytest.raises(NotReady, match="unloaded"):
+        world.catalogue.get("tiny")
+    with pytest.raises(ModelNotFound):
+        await world.catalogue.unload("tiny")
+    await world.catalogue.load("tiny")
+    assert world.catalogue.ready
+    assert world.info("tiny", "2") == 1
+
+
+async def test_loading_an_unknown_model_is_not_found(world: World):
+    await world.catalogue.start()
+    with pytest.raises(ModelNotFound, match="no model 'none'"):
+        await world.catalogue.load("none")
+
+
+async def test_draining_fails_readiness_but_still_answers(world: World):
+    await world.catalogue.start()
+    world.catalogue.drain()
+    assert (world.catalogue.ready, world.catalogue.draining) == (False, True)
+    assert world.catalogue.get().version == "2"
+
+
+async def test_watchers_hear_of_every_change(world: World):
+    heard: list[bool] = []
+    hear: Callable[[], None] = lambda: heard.append(world.catalogue.ready)  # noqa: E731
+    world.catalogue.watch(hear)
+    await world.catalogue.start()
+    await world.catalogue.unload("tiny")
+    await world.catalogue.load("tiny")
+    world.catalogue.drain()
+    assert heard == [False, True, False, True, False]
+
+
+async def test_an_unreadable_version_is_rejected_not_raised(world: World, monkeypatch: pytest.MonkeyPatch):
+    (world.root / "tiny" / "2" / "manifest.json").unlink()
+    await world.catalogue.start()
+    assert Entry("tiny", "2", "UNAVAILABLE", world.catalogue.entries()[-1].reason) == world.catalogue.entries()[-1]
+    assert world.catalogue.get().version == "1"
+
+
+async def test_two_exchanges_at_once_follow_one_another(world: World):
+    await world.catalogue.start()
+    write_tiny_model(world.root, "tiny", 3)
+    await asyncio.gather(world.catalogue.reload(), world.catalogue.load("tiny"), world.catalogue.reload())
+    assert world.made.count("tiny/3") == 1

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from serving.batching import MicroBatcher
+from serving.drift import Drift
+from serving.metrics import Metrics
+from serving.predictor import Prediction, Predictor
+from serving.preprocess import Prepared
+from tests.serving.fakes import FakeModel, FakeRun, numbered
+from tests.serving.tiny_model import tiny_manifest
+
+
+class World:
+    def __init__(self, min_confidence: float = 0.5) -> None:
+        self.registry = CollectorRegistry()
+        acceptance = {"min_confidence": min_confidence, "chosen_on": "default"}
+        self.model = FakeModel(manifest=tiny_manifest(b"model", "fake", 3, acceptance=acceptance))
+        self.run: FakeRun = self.model.runtime.run
+        metrics = Metrics(self.registry).of_model("fake", "3")
+        batcher = MicroBatcher(self.run, max_batch_size=8, queue_size=100, observer=metrics)
+        drift = Drift(self.model.manifest.reference, 100)
+        self.predictor = Predictor(self.model, batcher, metrics, drift)
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(f"mnist_{name}", {"model": "fake"} | labels)
+
+
+def picture(number: int, *reasons: str, blank: bool = False) -> Prepared:
+    return Prepared(numbered(number)[0], blank, "light_on_dark", None, (28, 28), reasons)
+
+
+async def test_a_picture_gets_its_digit_confidence_and_probabilities():
+    (found,) = await World().predictor.predict([picture(7)])
+    assert found == Prediction(7, 1.0, [0.0] * 7 + [1.0, 0.0, 0.0], True, [])
+
+
+async def test_a_blank_picture_has_no_digit_and_is_not_run():
+    world = World()
+    found = await world.predictor.predict([picture(1), picture(0, "blank", blank=True), picture(2)])
+    assert [prediction.digit for prediction in found] == [1, None, 2]
+    assert found[1] == Prediction(None, None, None, False, ["blank"])
+    assert world.run.batches == [[1, 2]]
+    assert world.value("refused_total", reason="blank") == 1
+
+
+async def test_only_blank_pictures_run_nothing():
+    found = await World().predictor.predict([picture(0, blank=True)])
+    assert found[0].reasons == ["blank"]
+
+
+async def test_reasons_of_the_picture_speak_against_its_prediction():
+    world = World()
+    (found,) = await world.predictor.predict([picture(4, "several_digits")])
+    assert (found.digit, found.accepted, found.reasons) == (4, False, ["several_digits"])
+    assert world.value("refused_total", reason="several_digits") == 1
+
+
+async def test_predictions_and_confidences_are_counted():
+    world = World()
+    await world.predictor.infer(numbered(3, 13, 5))
+    assert world.value("predictions_total", digit="3") == 2
+    assert world.value("predictions_total", digit="5") == 1
+    assert world.value("confidence_count") == 3
+    assert world.value("batch_images_sum", version="3") == 3
+
+
+async def test_zero_images_are_fine():
+    assert (await World().predictor.infer(numbered())).probabilities.shape == (0, 10)
+    assert await World().predictor.predict([]) == []
+
+
+async def test_drift_is_published_once_enough_was_seen():
+    world = World()
+    world.predictor.update_drift()
+    assert world.value("drift_index", feature="digits") == 0
+    await world.predictor.infer(numbered(*[1] * 100))
+    world.predictor.update_drift()
+    assert world.value("drift_index", feature="digits") > 0.25
+
+
+def test_a_predictor_says_what_it_runs():
+    predictor = World().predictor
+    assert (predictor.name, predictor.version, predictor.provider) == ("fake", "3", "CPUExecutionProvider")
+    assert predictor.manifest.temperature == pytest.approx(1.0)
+    assert np.isclose(predictor.manifest.acceptance.min_confidence, 0.5)

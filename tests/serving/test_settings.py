@@ -1,0 +1,97 @@
+import argparse
+
+import pytest
+
+from serving.commands import settings as command
+from serving.errors import ConfigurationError
+from serving.settings import VARIABLES, Settings, read_settings, rows
+
+
+def refusal(**environ: str) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        read_settings(environ)
+    return str(caught.value)
+
+
+def test_an_empty_environment_gives_the_defaults():
+    assert read_settings({"PATH": "/bin", "MNIST_WORKERS": " "}) == Settings()
+
+
+def test_values_come_from_the_environment():
+    given = {"PORT": "4000", "MNIST_WORKERS": "3", "MNIST_ACCESS_LOG": "true", "MNIST_MAX_DELAY_MS": "2.5"}
+    settings = read_settings(given)
+    assert (settings.port, settings.workers, settings.access_log, settings.max_delay_s) == (4000, 3, True, 0.0025)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MNIST_WORKERS", "0"),
+        ("MNIST_WORKERS", "two"),
+        ("MNIST_DEVICE", "tpu"),
+        ("PORT", "70000"),
+        ("MNIST_HOST", "localhost"),
+        ("MNIST_DRAIN_S", "-1"),
+        ("MNIST_REQUEST_TIMEOUT_S", "0"),
+        ("MNIST_LOG_FORMAT", "xml"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name_value_and_meaning(name: str, value: str):
+    text = refusal(**{name: value})
+    assert text.startswith(f"{name}={value!r}: ")
+    assert Settings.model_fields[VARIABLES[name]].description in text
+
+
+def test_an_unknown_variable_is_refused_with_the_nearest_name():
+    assert refusal(MNIST_WORKER="2") == "MNIST_WORKER='2': there is no such setting; the nearest is MNIST_WORKERS"
+
+
+def test_the_port_has_no_prefix():
+    assert refusal(MNIST_PORT="4000") == "MNIST_PORT='4000': there is no such setting; PORT is"
+
+
+def test_what_kubernetes_sets_for_a_service_named_mnist_is_not_ours():
+    links = {
+        "MNIST_SERVICE_HOST": "10.0.0.1",
+        "MNIST_SERVICE_PORT": "3000",
+        "MNIST_PORT": "tcp://10.0.0.1:3000",
+        "MNIST_PORT_3000_TCP_ADDR": "10.0.0.1",
+        "MNIST_READER_SERVICE_HOST": "10.0.0.1",
+        "MNIST_READER_SERVICE_PORT_HTTP": "3000",
+        "MNIST_READER_PORT_3000_TCP": "tcp://10.0.0.1:3000",
+    }
+    assert read_settings(links) == Settings()
+
+
+def test_more_images_than_the_queue_holds_are_refused():
+    text = refusal(MNIST_MAX_IMAGES="10", MNIST_QUEUE_SIZE="5")
+    assert text == "MNIST_MAX_IMAGES=10: expected at most MNIST_QUEUE_SIZE=5"
+
+
+def test_two_listeners_on_one_port_are_refused():
+    assert "three different ports" in refusal(PORT="8000")
+    assert read_settings({"V2_PORT": "0", "GRPC_PORT": "0"}).v2_port == 0
+
+
+def test_the_token_is_never_shown():
+    settings = read_settings({"MNIST_ADMIN_TOKEN": "hush"})
+    assert settings.admin_token.get_secret_value() == "hush"
+    assert "hush" not in repr(settings) + str(list(rows(settings)))
+    assert ("MNIST_ADMIN_TOKEN", "(set)") in [row[:2] for row in rows(settings)]
+
+
+def test_every_setting_has_a_unit_and_a_meaning():
+    table = list(rows(Settings()))
+    assert len(table) == len(Settings.model_fields)
+    assert all(all(row) for row in table)
+
+
+@pytest.mark.parametrize("form", ["text", "markdown"])
+def test_the_command_prints_every_setting(form: str, capsys: pytest.CaptureFixture[str], monkeypatch):
+    monkeypatch.setattr("os.environ", {"MNIST_WORKERS": "7"})
+    assert command.run(argparse.Namespace(format=form)) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in VARIABLES)
+    lines = [line for line in printed.splitlines() if "MNIST_WORKERS" in line]
+    assert len(lines) == 1
+    assert ("7" in lines[0]) == (form == "text")

@@ -1,0 +1,31 @@
+from typing import Any
+
+from serving.warm_up import HOP_S, batch_sizes, warm_up
+from tests.serving.fakes import FakeClock, FakeRun
+
+
+def test_sizes_are_powers_of_two_and_the_largest():
+    assert list(batch_sizes(1)) == [1]
+    assert list(batch_sizes(8)) == [1, 2, 4, 8]
+    assert list(batch_sizes(12)) == [1, 2, 4, 8, 12]
+
+
+def test_batches_that_take_longer_than_a_hop_go_to_the_thread():
+    clock, run = FakeClock(), FakeRun()
+
+    def timed(images: Any) -> Any:
+        clock.now += len(images) * HOP_S / 5
+        return run(images)
+
+    assert warm_up(timed, 16, clock) == 4
+    assert {len(batch) for batch in run.batches} == {1, 2, 4, 8, 16}
+
+
+def test_a_slow_model_never_runs_on_the_loop():
+    clock, run = FakeClock(), FakeRun()
+
+    def timed(images: Any) -> Any:
+        clock.now += 0.001
+        return run(images)
+
+    assert warm_up(timed, 4, clock) == 0
