@@ -1,0 +1,106 @@
+from dataclasses import dataclass, field
+
+import pytest
+
+from serving.errors import InvalidInput, ServingError, TooLarge, UnreadablePicture
+from serving.manifest import Manifest
+from serving.protocol.inference import Inference
+from serving.protocol.messages import Images, InferenceRequest
+from serving.protocol.outputs import ALL, choose
+from serving.runtime import Outputs
+from tests.serving.fakes import FakeClock, FakeModel, numbered
+
+
+@dataclass
+class Recorder:
+    """A model that remembers what it was asked."""
+
+    manifest: Manifest = field(default_factory=lambda: FakeModel().manifest)
+    name: str = "fake"
+    version: str = "3"
+    images: Images | None = None
+    deadline: float | None = None
+
+    async def infer(self, images: Images, deadline: float | None = None) -> Outputs:
+        self.images, self.deadline = images, deadline
+        return FakeModel().runtime.run(images)
+
+
+@dataclass
+class FakePicture:
+    image: Images
+    blank: bool = False
+
+
+@dataclass
+class FakePreparer:
+    """Gives the results it was made with."""
+
+    results: list[FakePicture | ServingError] = field(default_factory=list)
+    deadline: float | None = None
+
+    async def prepare(self, pictures: object, deadline: float) -> list[FakePicture | ServingError]:
+        self.deadline = deadline
+        return self.results
+
+
+def inference(*results: FakePicture | ServingError) -> Inference:
+    return Inference(FakePreparer(list(results)).prepare, max_images=4, timeout_s=10.0, clock=FakeClock())
+
+
+async def test_the_answer_names_the_model_and_keeps_the_id():
+    response = await inference().run(Recorder(), InferenceRequest(numbered(1, 2), ALL, "mine"))
+    assert (response.model_name, response.model_version, response.id) == ("fake", "3", "mine")
+    assert response.outputs[0].values[:, 0].tolist() == [1, 2]
+
+
+async def test_labels_come_from_the_model():
+    request = InferenceRequest(numbered(7), choose([("probabilities", {"classification": 1})]))
+    response = await inference().run(Recorder(), request)
+    assert response.outputs[0].values == [b"1.000000:7:7"]
+
+
+@pytest.mark.parametrize(
+    ("asked_s", "remaining_s", "left_s"), [(None, None, 10), (2.0, None, 2), (99.0, 3.0, 3), (1.0, 3.0, 1)]
+)
+async def test_the_shortest_limit_of_time_is_the_deadline(asked_s: float, remaining_s: float, left_s: float):
+    model = Recorder()
+    request = InferenceRequest(numbered(1), ALL, timeout_s=asked_s)
+    await inference().run(model, request, remaining_s)
+    assert model.deadline == 1000.0 + left_s
+
+
+async def test_more_images_than_allowed_are_too_large():
+    with pytest.raises(TooLarge, match="5 images in one request; the limit is 4"):
+        await inference().run(Recorder(), InferenceRequest(numbered(1, 2, 3, 4, 5), ALL))
+    with pytest.raises(TooLarge, match="5 images"):
+        await inference().run(Recorder(), InferenceRequest([b""] * 5, ALL))
+
+
+async def test_pictures_are_prepared_in_their_order():
+    model = Recorder()
+    pictures = [FakePicture(image) for image in numbered(3, 1, 2)]
+    response = await inference(*pictures).run(model, InferenceRequest([b"a", b"b", b"c"], ALL))
+    assert response.outputs[0].values[:, 0].tolist() == [3, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("broken", "kind", "said"),
+    [
+        (UnreadablePicture("no picture"), InvalidInput, "element 1: no picture"),
+        (TooLarge("too many pixels"), TooLarge, "element 1: too many pixels"),
+        (FakePicture(numbered(0)[0], blank=True), InvalidInput, "element 1: the picture is blank"),
+    ],
+)
+async def test_case_e07_an_error_names_the_element(
+    broken: FakePicture | ServingError, kind: type[ServingError], said: str
+):
+    pictures = [FakePicture(numbered(1)[0]), broken, FakePicture(numbered(2)[0])]
+    with pytest.raises(kind, match=said) as caught:
+        await inference(*pictures).run(Recorder(), InferenceRequest([b"a", b"b", b"c"], ALL))
+    assert type(caught.value) is kind
+
+
+async def test_case_c10_no_pictures_are_an_empty_batch():
+    response = await inference().run(Recorder(), InferenceRequest([], ALL))
+    assert [output.shape for output in response.outputs] == [(0, 10), (0, 10)]
