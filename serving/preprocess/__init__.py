@@ -68,7 +68,7 @@ def prepare(data: bytes, max_pixels: int = 50_000_000) -> Prepared:
         return Prepared(image, False, "dark_on_light" if negative else "light_on_dark", box, picture.size, ())
     ink = find_ink(picture.grey)
     polarity: Polarity = "dark_on_light" if ink.dark else "light_on_dark"
-    if ink.box is None:
+    if ink.strokes.box is None:
         return Prepared(np.zeros((28, 28), np.uint8), True, polarity, None, picture.size, ("blank",))
     drawing = draw(picture.grey, ink)
     box = _box_in_picture(ink, picture.grey.shape[1], picture.size)
@@ -76,7 +76,7 @@ def prepare(data: bytes, max_pixels: int = 50_000_000) -> Prepared:
 
 
 def _box_in_picture(ink: Ink, grey_width: int, size: tuple[int, int]) -> Box:
-    assert ink.box is not None
+    assert ink.strokes.box is not None
     scale = size[0] / grey_width / ink.scale
-    left, top, right, bottom = (round(edge * scale) for edge in ink.box)
+    left, top, right, bottom = (round(edge * scale) for edge in ink.strokes.box)
     return max(left, 0), max(top, 0), min(right, size[0]), min(bottom, size[1])

@@ -3,23 +3,26 @@
 Must not know: files, formats, MNIST's form.
 """
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from serving.preprocess.grey import Grey, shrink
 
 # The paper is estimated in a picture of at most this longer side.
 PAPER_SIDE_PIXELS = 96
-# A darker region narrower than this share of the longer side is ink, a wider one shadow.
-STROKE_SHARE = 0.3
 # Below this contrast against the paper, of 255, nothing is ink.
 MIN_CONTRAST = 10.0
 # How many standard deviations of the paper's grain the ink has to stand out.
 MIN_NOISE_RATIO = 5.0
-# The share of the ink's contrast from which on a pixel is ink.
-INK_SHARE = 0.4
-# The darkest pixels by which the ink's level is first guessed.
-PEAK_SHARE = 0.003
+# The darkest pixels by which the ink's level is first guessed: a line one pixel wide, in longer sides of the picture.
+PEAK_LENGTH = 0.15
+# Smooths the steps of the estimate, little enough to follow the edge of a shadow.
+PAPER_BLUR_PIXELS = 1.5
+# Below this the quotient of two dark levels is noise.
+DARKEST_PAPER = 48
 
 
 def is_ink_dark(grey: Grey) -> bool:
@@ -64,30 +67,53 @@ def _peel_frame(light: Grey) -> Grey:
     return light
 
 
-def estimate_paper(grey: Grey) -> Grey:
-    """Return the brightness of the paper at each place, uint8 like `grey`, of dark ink on light paper."""
-    small = shrink(cv2.GaussianBlur(grey, (3, 3), 0) if min(grey.shape) > 64 else grey, PAPER_SIDE_PIXELS)
-    side = 2 * round(STROKE_SHARE * max(small.shape) / 2) + 1
+def estimate_paper(grey: Grey, stroke_share: float) -> Grey:
+    """Return the brightness of the paper at each place, uint8 like `grey`, of dark ink on light paper.
+
+    Args:
+        grey: uint8 (height, width).
+        stroke_share: the width of the broadest stroke, of the longer side.
+    """
+    small = shrink(grey, PAPER_SIDE_PIXELS)
+    side = 2 * round(stroke_share * max(small.shape) / 2) + 1
     closed = cv2.morphologyEx(small, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_RECT, (side, side)))
-    blurred = cv2.GaussianBlur(closed, (0, 0), max(side / 6, 0.5))
+    blurred = cv2.GaussianBlur(closed, (0, 0), PAPER_BLUR_PIXELS)
     return cv2.resize(blurred, grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def contrast(grey: Grey, paper: Grey) -> Grey:
     """Return how much darker than the paper each pixel is: uint8, 0 = as light as the paper, 255 = black."""
-    return cv2.divide(cv2.subtract(paper, grey), np.maximum(paper, 48), scale=255)
+    return cv2.divide(cv2.subtract(paper, grey), np.maximum(paper, DARKEST_PAPER), scale=255)
 
 
-def ink_level(values: Grey) -> tuple[float, float]:
-    """Return the contrast of the ink and the threshold above which a pixel is ink; 0 and 255 where there is none."""
-    median = float(np.median(values))
-    noise = 1.4826 * float(np.median(np.abs(values.astype(np.int16) - round(median))))
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """Contrasts, 0 to 255: `ink`, 0 where there is none; `noise` the standard deviation of the paper; `paper`."""
+
+    ink: float
+    noise: float
+    paper: float
+
+    def threshold(self, share: float, noise_ratio: float) -> float:
+        """Return the contrast at a share of the way from paper to ink, but out of the noise."""
+        return self.paper + max(share * (self.ink - self.paper), noise_ratio * self.noise)
+
+
+def measure_levels(values: Grey) -> Levels:
+    """Return the levels of a picture of contrasts, uint8 (height, width)."""
     histogram = cv2.calcHist([values], [0], None, [256], [0, 256]).ravel()
-    from_top = np.cumsum(histogram[::-1])
-    peak = 255.0 - int(np.searchsorted(from_top, PEAK_SHARE * values.size))
-    strong = np.arange(256) > (peak + median) / 2
-    counts = histogram[strong]
-    level = float((np.arange(256)[strong] * counts).sum() / counts.sum()) if counts.sum() else peak
-    if level - median < max(MIN_CONTRAST, MIN_NOISE_RATIO * noise):
-        return 0.0, 255.0
-    return level, max(median + INK_SHARE * (level - median), median + 3 * noise)
+    grades = np.arange(256.0)
+    paper = _quantile(grades, histogram, 0.5)
+    distance = np.abs(grades - paper)
+    order = np.argsort(distance)
+    noise = 1.4826 * max(_quantile(distance[order], histogram[order], 0.5), 0.5)
+    peak = 255.0 - int(np.searchsorted(np.cumsum(histogram[::-1]), PEAK_LENGTH * max(values.shape)))
+    strong = np.where(grades >= (peak + paper) / 2, histogram, 0.0)
+    ink = float((grades * strong).sum() / strong.sum()) if strong.any() else 0.0
+    visible = ink - paper >= max(MIN_CONTRAST, MIN_NOISE_RATIO * noise)
+    return Levels(ink if visible else 0.0, noise, paper)
+
+
+def _quantile(grades: npt.NDArray[np.float64], histogram: Grey, share: float) -> float:
+    cumulative = np.cumsum(histogram)
+    return float(grades[np.searchsorted(cumulative, share * cumulative[-1])])

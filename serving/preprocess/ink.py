@@ -8,11 +8,15 @@ from dataclasses import dataclass
 import cv2
 
 from serving.preprocess import background
-from serving.preprocess.grey import Box, Grey, shrink
+from serving.preprocess.background import Levels
+from serving.preprocess.grey import Grey, shrink
 from serving.preprocess.strokes import Strokes, choose
 
 # The ink is looked for in a picture of at most this longer side; strokes of 1/300 of it are still seen.
 WORK_SIDE_PIXELS = 384
+
+# The broadest stroke, of the longer side. A wider dark region is shadow, unless nothing else is ink.
+STROKE_SHARES = (0.3, 0.75)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,31 +26,34 @@ class Ink:
     Attributes:
         dark: the ink is darker than the paper.
         scale: work pixels per pixel of the decoded picture.
-        paper: float32 (height, width): the paper's level, of dark ink on light paper.
-        mask: uint8 (height, width), 255 where the chosen strokes are.
-        box: left, top, right, bottom of the mask, None where there is no ink.
-        level: contrast of the ink against the paper, 0 to 255.
-        strokes: all of it, for a judgement.
+        paper: uint8 (height, width), the paper's brightness as if the ink were dark.
+        levels: contrasts of paper and ink.
+        strokes: what was chosen.
     """
 
     dark: bool
     scale: float
     paper: Grey
-    mask: Grey
-    box: Box | None
-    level: float
+    levels: Levels
     strokes: Strokes
 
 
 def find_ink(grey: Grey) -> Ink:
     """Find the ink in a grey picture, uint8 (height, width)."""
     work = shrink(grey, WORK_SIDE_PIXELS)
-    scale = work.shape[1] / grey.shape[1]
     dark = background.is_ink_dark(work)
     if not dark:
         work = cv2.bitwise_not(work)
-    paper = background.estimate_paper(work)
-    contrast = background.contrast(work, paper)
-    level, threshold = background.ink_level(contrast)
-    strokes = choose(contrast, threshold)
-    return Ink(dark, scale, paper, strokes.mask, strokes.box, level, strokes)
+    for stroke_share in STROKE_SHARES:
+        paper = background.estimate_paper(work, stroke_share)
+        contrast = _smooth(background.contrast(work, paper))
+        levels = background.measure_levels(contrast)
+        if levels.ink:
+            break
+    strokes = choose(contrast, levels)
+    return Ink(dark, work.shape[1] / grey.shape[1], paper, levels, strokes)
+
+
+def _smooth(contrast: Grey) -> Grey:
+    """Even out a thin line that falls on one row of pixels here, on two there."""
+    return cv2.GaussianBlur(contrast, (0, 0), 0.7) if max(contrast.shape) > 64 else contrast

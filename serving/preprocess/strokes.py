@@ -3,18 +3,63 @@
 Must not know: files, formats, MNIST's form.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from serving.preprocess.background import Levels
 from serving.preprocess.grey import Box, Grey
 
 # Of the largest part's longer side: a smaller part is a speck, a part within this gap belongs to the digit.
 SPECK_SHARE = 0.12
 GAP_SHARE = 0.35
+
+
+# Below this share of the picture's longer side, everything is a speck.
+MIN_SIDE = 0.015
+# A pixel belongs to a stroke from the weak level on, a stroke has at least one pixel at the strong one: shares of
+# the ink's contrast, and multiples of the noise.
+WEAK = (0.25, 4.0)
+STRONG = (0.45, 5.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A connected part: its label, its box, the number of its pixels at the strong level."""
+
+    index: int
+    box: Box
+    area: int
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return self.box[2] - self.box[0]
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return self.box[3] - self.box[1]
+
+    @property
+    def side(self) -> int:
+        """The longer side in pixels."""
+        return max(self.width, self.height)
+
+    def is_frame(self, shape: tuple[int, ...]) -> bool:
+        """Return whether it lies along an edge of a picture of this shape, as the shadow of a scanner's lid does."""
+        height, width = shape
+        left, top, right, bottom = self.box
+        along_x = (top == 0 or bottom == height) and self.width > 0.5 * width and self.height < 0.25 * height
+        along_y = (left == 0 or right == width) and self.height > 0.5 * height and self.width < 0.25 * width
+        return along_x or along_y or (self.width == width and self.height == height)
+
+    def is_rule(self, main: "Part") -> bool:
+        """Return whether it is a line ruled above or below the main part."""
+        above_or_below = self.box[1] >= main.box[3] or self.box[3] <= main.box[1]
+        return above_or_below and self.width > 0.8 * main.width and self.width > 5 * self.height
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,55 +81,48 @@ class Strokes:
     specks: int
 
 
-def choose(contrast: Grey, threshold: float) -> Strokes:
-    """Choose the strokes of one digit.
-
-    Args:
-        contrast: uint8 (height, width), 0 = paper.
-        threshold: contrast above which a pixel is ink.
-    """
-    _, binary = cv2.threshold(contrast, threshold, 255, cv2.THRESH_BINARY)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(binary, connectivity=8, ltype=cv2.CV_32S)
-    boxes = [(int(x), int(y), int(x + w), int(y + h)) for x, y, w, h, _ in stats[1:]]
-    sides = stats[1:, 2:4].max(1) if count > 1 else np.zeros(0, np.int32)
-    kept = _drop_frame(boxes, stats[1:], contrast.shape)
-    if not kept:
-        return Strokes(np.zeros_like(binary), None, (), (), count - 1)
-    main = max(kept, key=lambda index: stats[index + 1, 4] * sides[index])
-    chosen, others, specks = [main], [], 0
-    rest = sorted((index for index in kept if index != main), key=lambda index: -stats[index + 1, 4])
-    for index in rest:
-        if sides[index] < SPECK_SHARE * sides[main]:
-            specks += 1
-        elif _gap(boxes[index], _union([boxes[part] for part in chosen])) <= GAP_SHARE * sides[main]:
-            chosen.append(index)
-        else:
-            others.append(index)
-    wanted = np.zeros(count, np.uint8)
-    wanted[[index + 1 for index in chosen]] = 255
-    parts = tuple(boxes[index] for index in chosen)
-    return Strokes(wanted[labels], _union(list(parts)), parts, tuple(boxes[index] for index in others), specks)
-
-
-def _drop_frame(boxes: list[Box], stats: npt.NDArray[Any], shape: tuple[int, ...]) -> list[int]:
-    inside = [
-        index
-        for index, box in enumerate(boxes)
-        if not _is_frame(box, shape) and max(box[2] - box[0], box[3] - box[1]) >= 0.015 * max(shape)
+def choose(contrast: Grey, levels: Levels) -> Strokes:
+    """Choose the strokes of one digit in a picture of contrasts, uint8 (height, width), 0 = paper."""
+    if not levels.ink:
+        return _nothing(contrast)
+    _, weak = cv2.threshold(contrast, levels.threshold(*WEAK), 255, cv2.THRESH_BINARY)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(weak, connectivity=8, ltype=cv2.CV_32S)
+    strong = contrast > levels.threshold(*STRONG)
+    inked = np.bincount(labels[strong], minlength=count)
+    parts = [
+        Part(index, (int(x), int(y), int(x + w), int(y + h)), int(inked[index]))
+        for index, (x, y, w, h, area) in enumerate(stats)
+        if index and inked[index]
     ]
-    return inside or [index for index in range(len(boxes)) if stats[index, 4] > 0.001 * shape[0] * shape[1]]
+    kept = [part for part in parts if not part.is_frame(contrast.shape) and part.side >= MIN_SIDE * max(contrast.shape)]
+    if not kept:
+        return _nothing(contrast)
+    main = max(kept, key=lambda part: part.area * part.side)
+    chosen, others = _group(main, kept)
+    wanted = np.zeros(count, np.uint8)
+    wanted[[part.index for part in chosen]] = 255
+    boxes = tuple(part.box for part in chosen)
+    specks = len(parts) - len(chosen) - len(others)
+    return Strokes(wanted[labels], _union(boxes), boxes, tuple(part.box for part in others), specks)
 
 
-def _is_frame(box: Box, shape: tuple[int, ...]) -> bool:
-    height, width = shape
-    left, top, right, bottom = box
-    along_x = (top == 0 or bottom == height) and right - left > 0.5 * width and bottom - top < 0.25 * height
-    along_y = (left == 0 or right == width) and bottom - top > 0.5 * height and right - left < 0.25 * width
-    whole = left == 0 and right == width and top == 0 and bottom == height
-    return along_x or along_y or whole
+def _nothing(contrast: Grey) -> Strokes:
+    return Strokes(np.zeros_like(contrast), None, (), (), 0)
 
 
-def _union(boxes: list[Box]) -> Box:
+def _group(main: Part, kept: list[Part]) -> tuple[list[Part], list[Part]]:
+    """Return the parts that belong to the digit, largest first, and other parts of its size."""
+    chosen, others = [main], list[Part]()
+    rest = sorted((part for part in kept if part is not main), key=lambda part: -part.area)
+    for part in rest:
+        if part.side < SPECK_SHARE * main.side or part.is_rule(main):
+            continue
+        near = _gap(part.box, _union([other.box for other in chosen])) <= GAP_SHARE * main.side
+        (chosen if near else others).append(part)
+    return chosen, others
+
+
+def _union(boxes: Sequence[Box]) -> Box:
     left, top, right, bottom = zip(*boxes, strict=True)
     return min(left), min(top), max(right), max(bottom)
 
