@@ -20,7 +20,16 @@ import onnxruntime as ort  # type: ignore[import-untyped]
 from serving.errors import ConfigurationError, ModelRejected, ServingError
 from serving.processors import available_threads
 
-__all__ = ["INPUT", "OUTPUTS", "Device", "OnnxModel", "Outputs", "available_threads", "check_installation"]
+__all__ = [
+    "INPUT",
+    "OUTPUTS",
+    "Device",
+    "OnnxModel",
+    "Outputs",
+    "available_threads",
+    "check_installation",
+    "open_on_cpu",
+]
 
 Device = Literal["auto", "cpu", "cuda"]
 Images = npt.NDArray[np.uint8]
@@ -150,7 +159,12 @@ def _open_on_cuda(model: bytes, threads: int) -> tuple[ort.InferenceSession | No
     return session, "the session runs on CUDA"
 
 
-def _open_on_cpu(model: bytes, threads: int) -> ort.InferenceSession:
+def open_on_cpu(model: bytes, threads: int) -> ort.InferenceSession:
+    """Return a session on the CPU, whatever the graph's tensors are.
+
+    Raises:
+        ModelRejected: ONNX Runtime cannot load the graph.
+    """
     try:
         return _open(model, [CPU], threads)
     except Exception as error:  # ONNX Runtime's exceptions share no base class
@@ -159,13 +173,13 @@ def _open_on_cpu(model: bytes, threads: int) -> ort.InferenceSession:
 
 def _decide(model: bytes, device: Device, threads: int) -> tuple[ort.InferenceSession, str]:
     if device == "cpu":
-        return _open_on_cpu(model, threads), "cpu was asked for"
+        return open_on_cpu(model, threads), "cpu was asked for"
     session, reason = _open_on_cuda(model, threads)
     if session is not None:
         return session, reason
     if device == "cuda":
         raise ConfigurationError(f"device cuda: {reason}; the devices are auto, cpu and cuda")
-    return _open_on_cpu(model, threads), reason
+    return open_on_cpu(model, threads), reason
 
 
 class PaddedRunner:

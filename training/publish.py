@@ -7,17 +7,24 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from serving import repository
-from serving.manifest import INPUTS, MODEL_FILE_NAME, OUTPUTS, Acceptance, Check, TensorSpec
+from serving.manifest import INPUTS, LAYERS_FILE_NAME, MODEL_FILE_NAME, OUTPUTS, Acceptance, Check, Manifest, TensorSpec
+from serving.runtime import OnnxModel
 from training.checkpoint import Checkpoint
 from training.export import export
+from training.figures import complete, digits_of_the_test, score
+from training.layered import check_layers, export_layers
 from training.mnist import Mnist
-from training.record import DEFAULT_ACCEPTANCE, make_manifest
+from training.record import DEFAULT_ACCEPTANCE, Files, make_manifest
+from training.report import write_report
 from training.verify import Digits, require, verify
+
+# The layers file holds the weights that `verify` measured on every test digit; here two files are compared.
+LAYERS_CHECK_IMAGES = 1000
 
 STAGING_PREFIX = ".staging-"
 CONFIG_FILE_NAME = "config.pbtxt"
@@ -40,6 +47,7 @@ def publish(
     *,
     temperature: float = 1.0,
     acceptance: Acceptance = DEFAULT_ACCEPTANCE,
+    siblings: Sequence[Checkpoint] = (),
 ) -> Path:
     """Export, check and publish a checkpoint as the next free version of its architecture.
 
@@ -52,6 +60,7 @@ def publish(
         report: gets the checks, whether or not they passed.
         temperature: see `training.export`.
         acceptance: when a prediction counts as known.
+        siblings: finished runs of the same recipe at other seeds, measured beside this one.
 
     Returns:
         The version's folder.
@@ -68,6 +77,10 @@ def publish(
         digits = Digits(data.test_images.numpy(), data.test_labels.numpy())
         floor = checkpoint.recipe.min_accuracy
         checks = verify(file, model, digits, temperature=temperature, min_accuracy=floor)
+        export_layers(model, staging / LAYERS_FILE_NAME)
+        checks.append(
+            check_layers(staging / LAYERS_FILE_NAME, OnnxModel(file, "cpu"), digits.images[:LAYERS_CHECK_IMAGES])
+        )
         report(checks)
         require(checks)
 
@@ -77,13 +90,26 @@ def publish(
         staged = staging / checkpoint.architecture / str(version)
         staged.mkdir(parents=True)
         file = file.rename(staged / MODEL_FILE_NAME)
-        make_manifest(
-            checkpoint, version, file.read_bytes(), checks, data, temperature=temperature, acceptance=acceptance
-        ).write(staged)
+        layers = (staging / LAYERS_FILE_NAME).rename(staged / LAYERS_FILE_NAME)
+        manifest = make_manifest(
+            checkpoint, version, Files(file, layers), checks, data, temperature=temperature, acceptance=acceptance
+        )
+        _describe(staged, manifest, checkpoint, data, siblings)
         _make_readable(staged)
         repository.load(staged, "cpu")
         _write_config(staging, family)
         return staged.rename(family / str(version))
+
+
+def _describe(
+    staged: Path, manifest: Manifest, checkpoint: Checkpoint, data: Mnist, siblings: Sequence[Checkpoint]
+) -> None:
+    """Write manifest, report and model card of the file in the staged folder."""
+    runtime = OnnxModel(staged / MODEL_FILE_NAME, "cpu")
+    test = score(runtime, digits_of_the_test(data))
+    complete_manifest = complete(manifest, checkpoint, runtime, test, data, siblings)
+    complete_manifest.write(staged)
+    write_report(staged, complete_manifest, checkpoint, test)
 
 
 @contextmanager

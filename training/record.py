@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from serving.manifest import (
     INPUTS,
-    MODEL_FILE_NAME,
     OUTPUTS,
     Acceptance,
     Accuracy,
@@ -45,10 +45,17 @@ INK_BINS = 10
 DEFAULT_ACCEPTANCE = Acceptance(min_confidence=0.5, chosen_on="default")
 
 
+class Files(NamedTuple):
+    """The files of a version."""
+
+    model: Path
+    layers: Path
+
+
 def make_manifest(
     checkpoint: Checkpoint,
     version: int,
-    model: bytes,
+    files: Files,
     checks: Sequence[Check],
     data: mnist.Mnist,
     *,
@@ -60,20 +67,21 @@ def make_manifest(
     Args:
         checkpoint: what was trained.
         version: its number, >= 1.
-        model: the bytes of the file, which passed `checks`.
+        files: what passed `checks`.
         checks: what `training.verify` found.
         data: MNIST; the test set gives accuracy and golden digits, the training set the reference.
         temperature: what the file was exported with.
         acceptance: when a prediction counts as known.
     """
-    runtime = OnnxModel(model, "cpu")
+    runtime = OnnxModel(files.model, "cpu")
     digits = Digits(data.test_images.numpy(), data.test_labels.numpy())
     return Manifest(
         name=checkpoint.architecture,
         version=version,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         description=f"{checkpoint.architecture}, recipe {checkpoint.recipe.name}, {checkpoint.epoch} epochs on MNIST",
-        file=FileRecord(name=MODEL_FILE_NAME, sha256=hashlib.sha256(model).hexdigest(), size_bytes=len(model)),
+        file=_file_record(files.model),
+        layers=_file_record(files.layers),
         opset=OPSET,
         ir_version=IR_VERSION,
         inputs=INPUTS,
@@ -87,6 +95,11 @@ def make_manifest(
         reference=make_reference(data.train_images.numpy(), data.train_labels.numpy()),
         golden=golden_digits(runtime, digits),
     )
+
+
+def _file_record(path: Path) -> FileRecord:
+    content = path.read_bytes()
+    return FileRecord(name=path.name, sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
 
 
 def _training_record(checkpoint: Checkpoint) -> TrainingRecord:

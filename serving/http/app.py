@@ -11,8 +11,10 @@ from starlette.routing import BaseRoute
 
 from serving.catalogue import Catalogue
 from serving.http.errors import ErrorHandlers
+from serving.http.explain import ExplainEndpoint
 from serving.http.health import HealthEndpoints
 from serving.http.metering import Metering
+from serving.http.page import PageEndpoints
 from serving.http.predict import PredictEndpoint
 from serving.metrics import Metrics
 from serving.preparing import Preparer
@@ -37,8 +39,10 @@ def create_app(
     """
     predict = PredictEndpoint(catalogue, preparer, settings)
     health = HealthEndpoints(catalogue, metrics)
+    explain = ExplainEndpoint(catalogue, preparer, settings)
+    page = PageEndpoints(catalogue, settings)
     app = Starlette(
-        routes=[*predict.routes(), *more_routes, *health.routes()],
+        routes=[*predict.routes(), *more_routes, *health.routes(), *explain.routes(), *page.routes()],
         middleware=[Middleware(Metering, catalogue=catalogue, metrics=metrics, access_log=settings.access_log)],
         exception_handlers=ErrorHandlers(metrics).table(),
     )

@@ -123,4 +123,4 @@ def _describe(
 def _describe_input(picture: Prepared) -> dict[str, object]:
     _, png = cv2.imencode(".png", picture.image)
     url = "data:image/png;base64," + base64.b64encode(png.tobytes()).decode()
-    return {"image": url, "box": picture.box, "polarity": picture.polarity}
+    return {"image": url, "box": picture.box, "size": picture.size, "polarity": picture.polarity}

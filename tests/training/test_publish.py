@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from tritonclient.grpc.model_config_pb2 import TYPE_FP32, TYPE_UINT8, ModelConfig
 
 from serving.errors import ModelRejected
-from serving.manifest import FILE_NAME, MODEL_FILE_NAME, Acceptance, Check, Manifest
+from serving.manifest import FILE_NAME, LAYERS_FILE_NAME, MODEL_FILE_NAME, Acceptance, Check, Manifest
 from serving.repository import Repository, load
 from tests.conftest import DATA
 from tests.conftest import Digits as TestDigits
@@ -86,14 +86,23 @@ def manifest(models: Path) -> Manifest:
 def quick_export(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Write the file that was exported once, instead of exporting again."""
     content = (models / NAME / "1" / MODEL_FILE_NAME).read_bytes()
+    layers = (models / NAME / "1" / LAYERS_FILE_NAME).read_bytes()
     monkeypatch.setattr(publish_module, "export", lambda _, path, __: path.write_bytes(content))
+    monkeypatch.setattr(publish_module, "export_layers", lambda _, path: path.write_bytes(layers))
 
 
 def everything(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-VERSION_1 = [NAME, f"{NAME}/1", f"{NAME}/1/manifest.json", f"{NAME}/1/model.onnx", f"{NAME}/config.pbtxt"]
+VERSION_1 = [
+    NAME,
+    f"{NAME}/1",
+    f"{NAME}/1/layers.onnx",
+    f"{NAME}/1/manifest.json",
+    f"{NAME}/1/model.onnx",
+    f"{NAME}/config.pbtxt",
+]
 
 
 def test_a_published_version_is_all_there_and_nothing_else(models: Path):
@@ -124,7 +133,7 @@ def test_the_manifest_vouches_for_the_file(manifest: Manifest, models: Path):
 
 
 def test_the_manifest_holds_every_check_with_its_figure(manifest: Manifest):
-    assert len(manifest.checks) == 16
+    assert len(manifest.checks) == 17
     assert all(check.passed and check.figure and check.bound for check in manifest.checks)
 
 
@@ -179,7 +188,7 @@ def test_the_next_version_is_behind_the_largest_number_in_use(checkpoint: Checkp
     folder = publish(checkpoint, data, tmp_path, reported.extend, temperature=1.5)
     assert folder == tmp_path / NAME / "9"
     assert load(folder, "cpu").version == "9"
-    assert len(reported) == 16
+    assert len(reported) == 17
     assert everything(tmp_path / NAME / "3") == ["kept"]
 
 
@@ -219,7 +228,7 @@ def test_a_version_that_does_not_load_is_not_published(
     checkpoint: Checkpoint, data: Mnist, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def refuse(folder: Path, device: str) -> None:
-        assert sorted(path.name for path in folder.iterdir()) == [FILE_NAME, MODEL_FILE_NAME]
+        assert sorted(path.name for path in folder.iterdir()) == [LAYERS_FILE_NAME, FILE_NAME, MODEL_FILE_NAME]
         raise ModelRejected("golden digits", "others", "these")
 
     monkeypatch.setattr(publish_module.repository, "load", refuse)
@@ -244,6 +253,7 @@ import os, sys
 from training import publish
 from training.__main__ import main
 
+publish.verify = lambda *arguments, **keywords: []
 publish._write_config = lambda *arguments: os._exit(9)
 main(["publish", sys.argv[1], "--models", sys.argv[2], "--data", sys.argv[3]])
 """

@@ -1,0 +1,154 @@
+"""GET and POST /explain: the inside of a network, and what it makes of one picture.
+
+Must not know: how a network is run or explained.
+"""
+
+import asyncio
+import base64
+import time
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from serving.catalogue import Catalogue
+from serving.errors import InvalidInput, QueueFull, ServingError, Unsupported
+from serving.explain import COVER_SIDE, LayeredModel, cover, occlusion_map
+from serving.http.bodies import read_body
+from serving.http.errors import json_response
+from serving.http.pictures import read_items
+from serving.predictor import Predictor
+from serving.preparing import Preparer
+from serving.settings import Settings
+
+PARAMETERS = {"GET": {"model", "version"}, "POST": {"model", "version", "include"}}
+PARTS = ("layers", "occlusion")
+
+# Explanations that may wait for their turn. They run one at a time, so that people who look do not slow down the
+# applications that ask.
+MAX_WAITING = 16
+
+Image = npt.NDArray[np.uint8]
+
+
+class ExplainEndpoint:
+    """Answers GET and POST /explain.
+
+    Args:
+        catalogue: the models.
+        preparer: prepares pictures.
+        settings: whether it is switched on; limits of size and time.
+    """
+
+    def __init__(self, catalogue: Catalogue, preparer: Preparer, settings: Settings):
+        self._catalogue, self._preparer, self._enabled = catalogue, preparer, settings.explain
+        self._max_bytes, self._body_timeout_s = settings.max_body_bytes, settings.body_timeout_s
+        self._timeout_s = settings.request_timeout_s
+        self._layered: WeakKeyDictionary[Predictor, LayeredModel] = WeakKeyDictionary()
+        self._turn = asyncio.Semaphore(1)
+        self._waiting = 0
+
+    def routes(self) -> list[Route]:
+        """Return the routes."""
+        return [
+            Route("/explain", self.describe, methods=["GET"]),
+            Route("/explain", self.explain, methods=["POST"]),
+        ]
+
+    async def describe(self, request: Request) -> Response:
+        """Return the layers of a network with their kernels."""
+        predictor, _ = self._read_query(request)
+        layered = await self._layers_of(predictor)
+        headers = {"etag": f'"{layered.sha256[:32]}"', "cache-control": "no-cache"}
+        if headers["etag"] in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        content = {
+            "model": {"name": predictor.name, "version": predictor.version},
+            "layers": [record.model_dump() for record in layered.records],
+            "kernels": {name: _tensor(kernel) for name, kernel in layered.kernels.items()},
+        }
+        return json_response(content, headers=headers)
+
+    async def explain(self, request: Request) -> Response:
+        """Return the values of every layer for one picture, and what covering parts of it changes."""
+        predictor, parts = self._read_query(request)
+        body = await read_body(request, self._max_bytes, self._body_timeout_s)
+        deadline = time.monotonic() + self._timeout_s
+        image = await self._read_picture(body, request.headers.get("content-type", ""), deadline)
+        content: dict[str, object] = {
+            "model": {"name": predictor.name, "version": predictor.version},
+            "pixels": image.tolist(),
+        }
+        if "layers" in parts:
+            content["layers"] = await self._run_layers(predictor, image)
+        if "occlusion" in parts:
+            content["occlusion"] = await _occlude(predictor, image, deadline)
+        return json_response(content)
+
+    def _read_query(self, request: Request) -> tuple[Predictor, set[str]]:
+        if not self._enabled:
+            raise Unsupported("explanations are switched off here; MNIST_EXPLAIN=true switches them on")
+        query, known = dict(request.query_params), PARAMETERS[request.method.replace("HEAD", "GET")]
+        if unknown := set(query) - known:
+            raise InvalidInput(f"unknown parameter {min(unknown)[:40]!r}; there are: {', '.join(sorted(known))}")
+        parts = set(query.get("include", "layers").split(","))
+        if wrong := parts - set(PARTS):
+            raise InvalidInput(f"include: expected {' or '.join(PARTS)} or both, got {min(wrong)[:40]!r}")
+        predictor = self._catalogue.get(query.get("model"), query.get("version"))
+        request.scope["model"] = predictor.name
+        return predictor, parts
+
+    async def _read_picture(self, body: bytes, content_type: str, deadline: float) -> Image:
+        items = read_items(body, content_type, max_images=1)
+        if not items:
+            raise InvalidInput("expected one picture, got none")
+        content = items[0].content
+        if isinstance(content, bytes):
+            (prepared,) = await self._preparer.prepare([content], deadline)
+            content = prepared if isinstance(prepared, ServingError) else prepared.image
+        if isinstance(content, ServingError):
+            raise content
+        return content
+
+    async def _layers_of(self, predictor: Predictor) -> LayeredModel:
+        """Return the layers of a version, checked when they are first asked for."""
+        if predictor not in self._layered:
+            model = predictor.model
+            self._layered[predictor] = await asyncio.to_thread(LayeredModel, model.folder, model.manifest)
+        return self._layered[predictor]
+
+    async def _run_layers(self, predictor: Predictor, image: Image) -> dict[str, object]:
+        if self._waiting >= MAX_WAITING:
+            raise QueueFull(f"{self._waiting} explanations wait; there is room for {MAX_WAITING}", 1.0)
+        self._waiting += 1
+        try:
+            async with self._turn:
+                layered = await self._layers_of(predictor)
+                values = await asyncio.to_thread(layered.run, image)
+        finally:
+            self._waiting -= 1
+        return {name: _tensor(value) for name, value in values.items()}
+
+
+async def _occlude(predictor: Predictor, image: Image, deadline: float) -> dict[str, object]:
+    """Return the probabilities with a square of paper on each pixel, the whole drawing and all covers in one batch.
+
+    It asks the batcher, not the predictor: covered drawings would spoil what drift and metrics say of real ones.
+    """
+    covered, centres = cover(image)
+    outputs = await predictor.batcher.submit(np.concatenate([image[np.newaxis], covered]), deadline)
+    uncovered, *_ = outputs.probabilities
+    return {
+        "cover_side": COVER_SIDE,
+        "probabilities": uncovered.tolist(),
+        "map": _tensor(occlusion_map(uncovered, outputs.probabilities[1:], centres)),
+    }
+
+
+def _tensor(values: npt.NDArray[np.float32]) -> dict[str, object]:
+    """Return a tensor as its shape and base64 of its float32, little-endian, row by row."""
+    content = np.ascontiguousarray(values, "<f4").tobytes()
+    return {"shape": list(values.shape), "data": base64.b64encode(content).decode("ascii")}

@@ -1,0 +1,77 @@
+// The calls to the service, and what went wrong in words.
+
+export class Offline extends Error {}
+
+export class Refused extends Error {
+  constructor(status, text, retryAfter_s) {
+    super(text);
+    this.status = status;
+    this.retryAfter_s = retryAfter_s;
+  }
+}
+
+const WORDS = {
+  404: "The service knows no such model or page.",
+  413: "The picture is too large for this service.",
+  429: "The service has too much to do at the moment.",
+  500: "The service failed on this request.",
+  502: "The proxy in front of the service cannot reach it.",
+  503: "The service is starting or shutting down.",
+  504: "The answer took too long.",
+};
+
+async function refusal(response) {
+  const content = await response.json().catch(() => null);
+  const inPlace = content?.predictions?.find((prediction) => prediction.error)?.error;
+  const text = inPlace || (typeof content?.error === "string" ? content.error : null);
+  const id = response.status >= 500 && response.headers.get("x-request-id");
+  const words = text || WORDS[response.status] || `The service answered with status ${response.status}.`;
+  return new Refused(response.status, id ? `${words} (request ${id})` : words, Number(response.headers.get("retry-after")));
+}
+
+async function call(path, options = {}) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Offline("The service does not answer.", { cause: error });
+  }
+  if ([502, 503].includes(response.status)) throw new Offline((await refusal(response)).message);
+  if (!response.ok) throw await refusal(response);
+  return response.json();
+}
+
+const query = (values) => new URLSearchParams(Object.entries(values).filter(([, value]) => value != null)).toString();
+
+export const listModels = () => call("models");
+
+export async function predict(blob, model, signal) {
+  const started = performance.now();
+  const path = `predict?${query({ model, include: "input" })}`;
+  const answer = await call(path, { method: "POST", body: blob, headers: { "content-type": blob.type || "application/octet-stream" }, signal });
+  const [prediction] = answer.predictions;
+  if (prediction.error) throw new Refused(422, prediction.error);
+  return { model: answer.model, prediction, took_ms: performance.now() - started };
+}
+
+export const describe = (model) => call(`explain?${query({ model })}`);
+
+export function explain(blob, model, include, signal) {
+  const headers = { "content-type": blob.type || "application/octet-stream" };
+  return call(`explain?${query({ model, include })}`, { method: "POST", body: blob, headers, signal });
+}
+
+export async function isAlive() {
+  try {
+    return (await fetch("readyz", { cache: "no-store" })).ok;
+  } catch {
+    return false;
+  }
+}
+
+export function floats(base64) {
+  const text = atob(base64);
+  const bytes = Uint8Array.from(text, (character) => character.charCodeAt(0));
+  return new Float32Array(bytes.buffer);
+}

@@ -1,0 +1,159 @@
+// The page: wires the sheet, the cards and the views that open below.
+
+import * as api from "./api.js";
+import { Cards, showSeen, spoken } from "./answers.js";
+import { byId, make } from "./dom.js";
+import { Live } from "./live.js";
+import { Pad } from "./pad.js";
+import { Sources } from "./sources.js";
+import { connectTheme } from "./theme.js";
+
+const VIEWS = { inside: "./inside.js", occlusion: "./occlusion.js", bench: "./bench.js", code: "./code.js" };
+const LONGEST_RETRY_MS = 5000;
+
+// What the views below get: the picture last asked about and its answer.
+const session = {
+  service: null,
+  chosen: [],
+  blob: null,
+  answer: null,
+  views: new Map(),
+};
+
+const pad = new Pad(byId("pad"), byId("pen-cursor"));
+const cards = new Cards();
+const live = new Live(ask);
+const say = (text) => (byId("source").textContent = text);
+
+async function ask(signal) {
+  if (!session.service || pad.isEmpty) return forget();
+  const blob = await pad.toBlob();
+  signal.throwIfAborted();
+  const waits = setTimeout(() => session.chosen.forEach(({ name }) => cards.of(name).waiting(true)), 300);
+  try {
+    const answers = await Promise.all(session.chosen.map(({ name }) => askOne(blob, name, signal)));
+    signal.throwIfAborted();
+    await settle(blob, answers.filter(Boolean));
+  } catch (error) {
+    if (error instanceof api.Offline) waitForService(error.message);
+    else throw error;
+  } finally {
+    clearTimeout(waits);
+  }
+}
+
+async function askOne(blob, name, signal) {
+  try {
+    const answer = await api.predict(blob, name, signal);
+    if (!signal.aborted) cards.of(name)?.answer(answer.prediction, answer.took_ms);
+    return answer;
+  } catch (error) {
+    if (!(error instanceof api.Refused)) throw error;
+    if (!signal.aborted) cards.of(name)?.fail(error.message);
+    if (error.status === 429) setTimeout(() => live.touch(), 1000 * (error.retryAfter_s || 1));
+    return null;
+  }
+}
+
+async function settle(blob, answers) {
+  Object.assign(session, { blob, answer: answers[0] ?? null });
+  byId("spoken").textContent = answers.map(({ model, prediction }) => spoken(model.name, prediction)).join(". ");
+  await showSeen(session.answer?.prediction.input, pad);
+  updateViews();
+}
+
+function forget() {
+  Object.assign(session, { blob: null, answer: null });
+  cards.reset();
+  byId("spoken").textContent = "";
+  showSeen(null, pad);
+  updateViews();
+}
+
+function updateViews() {
+  for (const view of session.views.values()) if (view.details.open) view.update();
+}
+
+let retry = null;
+
+function waitForService(text) {
+  const banner = byId("banner");
+  banner.textContent = `${text} Your drawing is kept; trying again …`;
+  banner.hidden = false;
+  if (retry) return;
+  let wait_ms = 500;
+  const attempt = async () => {
+    if (await api.isAlive()) return comeBack();
+    wait_ms = Math.min(2 * wait_ms, LONGEST_RETRY_MS);
+    retry = setTimeout(attempt, wait_ms);
+  };
+  retry = setTimeout(attempt, wait_ms);
+}
+
+async function comeBack() {
+  clearTimeout(retry);
+  retry = null;
+  byId("banner").hidden = true;
+  if (!session.service) await start();
+  else await live.now();
+}
+
+function choose() {
+  const names = [...document.querySelectorAll("#models input:checked")].map((input) => input.value);
+  session.chosen = session.service.models.filter((model) => names.includes(model.name));
+  localStorage.setItem("models", JSON.stringify(names));
+  cards.show(session.chosen);
+  live.touch();
+}
+
+function offerModels() {
+  const { models, default_model } = session.service;
+  const kept = JSON.parse(localStorage.getItem("models") ?? "null")?.filter((name) => models.some((model) => model.name === name));
+  const names = kept?.length ? kept : [default_model];
+  const chips = models.map(({ name, description }) =>
+    make("label", { title: description }, make("input", { type: "checkbox", value: name, checked: names.includes(name), onchange: choose }), name),
+  );
+  byId("models").replaceChildren(byId("models").querySelector("legend"), ...chips);
+}
+
+async function openView(details) {
+  if (!details.open) return;
+  const body = details.querySelector(".body");
+  if (!session.views.has(details.id)) {
+    const { View } = await import(VIEWS[details.id]);
+    session.views.set(details.id, Object.assign(new View(body, session), { details }));
+  }
+  session.views.get(details.id).update();
+}
+
+async function start() {
+  try {
+    session.service = await api.listModels();
+  } catch (error) {
+    return waitForService(error.message);
+  }
+  offerModels();
+  choose();
+  for (const id of ["inside", "occlusion"]) byId(id).hidden = !session.service.explain;
+}
+
+connectTheme(byId("theme"));
+new Sources(pad, say);
+pad.addEventListener("change", () => {
+  byId("pad-hint").hidden = !pad.isEmpty;
+  byId("undo").disabled = !pad.canUndo;
+  byId("clear").disabled = pad.isEmpty;
+  byId("ink-box").hidden = true;
+  if (!pad.untouched) say("");
+  live.touch();
+});
+byId("undo").addEventListener("click", () => pad.undo());
+byId("clear").addEventListener("click", () => pad.clear());
+byId("pen-width").addEventListener("input", (event) => (pad.penWidth = Number(event.target.value)));
+document.addEventListener("keydown", (event) => {
+  if (event.key === "z" && (event.ctrlKey || event.metaKey) && !event.target.matches("input, textarea")) pad.undo();
+});
+window.addEventListener("offline", () => waitForService("This device is offline."));
+window.addEventListener("online", () => retry && comeBack());
+for (const id of Object.keys(VIEWS)) byId(id).addEventListener("toggle", (event) => openView(event.target));
+await start();

@@ -1,0 +1,118 @@
+// Look inside: the maps of every layer for this drawing, its kernels, and how any value came about.
+
+import * as api from "./api.js";
+import { choice, decimal, labelled, make } from "./dom.js";
+import { equation } from "./equation.js";
+import { Live } from "./live.js";
+import { Maps } from "./maps.js";
+import { Network } from "./network.js";
+
+const KIND_WORDS = { ReLU: "ReLU: negative values become 0", ScaledTanh: "tanh", BatchNorm2d: "batch normalisation" };
+const MOST_KERNELS = 512;
+
+const shapeText = (shape) => shape.join(" × ");
+
+export class View {
+  constructor(body, session) {
+    this.session = session;
+    this.networks = new Map();
+    this.live = new Live((signal) => this.#ask(signal));
+    this.note = make("p", { class: "note", role: "status" });
+    this.layers = make("div", { class: "layers" });
+    this.inspector = make("div", { class: "inspector", "aria-live": "polite" });
+    this.chooser = make("div");
+    const hint = "Point at a pixel, or go to a map with Tab and move with the arrow keys (Page Up and Page Down change the map), to see how its value came about. Orange is positive, blue negative.";
+    body.append(this.chooser, this.note, make("p", { class: "note" }, hint), make("div", { class: "inside" }, this.layers, this.inspector));
+    document.addEventListener("themechange", () => this.#fill());
+  }
+
+  update() {
+    const models = this.session.service.models.filter((model) => model.layers);
+    if (!models.length) return this.#say("No network here was published with its inside.");
+    if (!models.some(({ name }) => name === this.model)) {
+      this.model = (this.session.chosen.find((model) => model.layers) ?? models[0]).name;
+      const select = choice(models.map(({ name }) => [name, name]), this.model, (name) => {
+        this.model = name;
+        this.live.now();
+      });
+      this.chooser.replaceChildren(labelled("Network ", select));
+    }
+    if (!this.session.blob) return this.#say("Draw something first.");
+    this.live.touch();
+  }
+
+  #say(text) {
+    this.note.textContent = text;
+  }
+
+  async #ask(signal) {
+    try {
+      if (!this.networks.has(this.model)) this.networks.set(this.model, new Network(await api.describe(this.model)));
+      const answer = await api.explain(this.session.blob, this.model, "layers", signal);
+      const network = this.networks.get(this.model);
+      if (network.model.version !== answer.model.version) return this.networks.delete(this.model);
+      network.fill(answer);
+      this.#show(network);
+      this.#say("");
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      this.#say(error.message);
+    }
+  }
+
+  #show(network) {
+    if (this.network !== network) {
+      this.network = network;
+      this.maps = new Map();
+      this.inspector.replaceChildren(make("p", { class: "note" }, "Nothing chosen yet."));
+      this.picked = null;
+      this.layers.replaceChildren(...network.layers.map((layer) => this.#layer(layer)));
+    }
+    this.#fill();
+  }
+
+  #layer(layer) {
+    const maps = new Maps({ label: `Values of ${layer.name}. Arrow keys choose a value.`, onpick: (place) => this.#pick(layer, place) });
+    this.maps.set(layer.name, maps);
+    const costs = layer.parameters ? ` · ${layer.parameters.toLocaleString("en")} weights, ${layer.multiply_adds.toLocaleString("en")} multiply-adds` : "";
+    return make(
+      "section",
+      { class: "layer", "data-layer": layer.name },
+      make("h3", {}, layer.name, " ", make("small", {}, `${KIND_WORDS[layer.kind] ?? layer.kind} ${layer.geometry}`)),
+      make("p", { class: "note" }, `${shapeText(layer.input_shape)} → ${shapeText(layer.output_shape)} · ${layer.arithmetic}${costs}`),
+      maps.element,
+      layer.kind === "convolution" ? this.#kernels(layer) : null,
+    );
+  }
+
+  #kernels(layer) {
+    const { shape: [out, into, height, width], values } = this.network.kernels.get(layer.weight);
+    const shown = Math.min(out * into, MOST_KERNELS);
+    const text = `The ${out} × ${into} kernels of ${height} × ${width}${shown < out * into ? `, the first ${shown}` : ""}`;
+    const details = make("details", { class: "kernels" }, make("summary", {}, text));
+    details.addEventListener("toggle", () => {
+      if (details.childElementCount > 1) return;
+      const maps = new Maps({ label: `Kernels of ${layer.name}`, columns: Math.min(shown, into === 1 ? 10 : into) });
+      details.append(maps.element);
+      maps.show(values.subarray(0, shown * height * width), [shown, height, width]);
+    });
+    return details;
+  }
+
+  #fill() {
+    if (!this.network) return;
+    for (const layer of this.network.layers) this.maps.get(layer.name).show(this.network.valuesOf(layer), this.network.extent(layer));
+    if (this.picked) this.#pick(...this.picked);
+  }
+
+  #pick(layer, place) {
+    this.picked = [layer, place];
+    const explained = this.network.explain(layer, place);
+    for (const maps of this.maps.values()) maps.unmark();
+    const source = this.maps.get(explained.source);
+    for (const { map, box } of explained.terms ?? []) source?.highlight(map, box);
+    if (explained.pixel) source?.highlight(explained.pixel[0], { top: explained.pixel[1], left: explained.pixel[2], height: 1, width: 1 });
+    this.inspector.replaceChildren(...equation(explained, layer));
+    this.inspector.dataset.value = decimal(explained.value);
+  }
+}

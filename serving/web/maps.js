@@ -1,0 +1,142 @@
+// Pictures of numbers: maps side by side in one canvas, zero in the colour of the ground.
+
+import { decimal, make } from "./dom.js";
+
+const POSITIVE = [200, 80, 10];
+const NEGATIVE = [40, 100, 220];
+const GAP = 1;
+
+const blend = (from, to, share) => from.map((start, channel) => Math.round(start + (to[channel] - start) * share));
+
+function groundOf(element) {
+  return getComputedStyle(element).backgroundColor.match(/[\d.]+/g).slice(0, 3).map(Number);
+}
+
+// `values` are float32, maps × height × width. `onpick([map, row, column])` hears of hovering, tapping and arrow keys.
+export class Maps {
+  constructor({ label, onpick = null, columns = null, widest = 20 }) {
+    this.canvas = make("canvas", { class: "pixels maps", role: onpick ? "application" : "img", tabindex: onpick ? 0 : null, "aria-label": label });
+    this.marks = [];
+    this.picked = make("div", { class: "mark picked", hidden: true });
+    this.element = make("div", { class: "maps-frame" }, this.canvas, this.picked);
+    this.onpick = onpick;
+    this.columns = columns;
+    this.widest = widest;
+    this.place = null;
+    if (onpick) this.#connect();
+  }
+
+  show(values, [maps, height, width], scale = null) {
+    this.extent = [maps, height, width];
+    const wraps = height === 1;
+    this.perRow = wraps ? Math.min(width, 32) : this.columns ?? Math.min(maps, this.widest);
+    this.canvas.width = wraps ? this.perRow : this.perRow * (width + GAP) - GAP;
+    this.canvas.height = wraps ? Math.ceil(width / this.perRow) : Math.ceil(maps / this.perRow) * (height + GAP) - GAP;
+    this.element.style.width = `${this.canvas.width * this.#zoom(wraps)}px`;
+    this.#paint(values, scale ?? values.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-9));
+  }
+
+  #zoom(wraps) {
+    if (wraps) return this.canvas.width <= 10 ? 28 : 16;
+    return Math.max(2, Math.min(Math.floor(880 / this.canvas.width), this.extent[0] === 1 ? 8 : 12));
+  }
+
+  #paint(values, most) {
+    const pen = this.canvas.getContext("2d");
+    const image = pen.createImageData(this.canvas.width, this.canvas.height);
+    const ground = groundOf(this.canvas);
+    const [maps, height, width] = this.extent;
+    for (let index = 0; index < maps * height * width; index++) {
+      const [x, y] = this.#pixel([Math.floor(index / (height * width)), Math.floor(index / width) % height, index % width]);
+      const value = values[index] / most;
+      const colour = blend(ground, value > 0 ? POSITIVE : NEGATIVE, Math.min(1, Math.abs(value)));
+      image.data.set([...colour, 255], 4 * (y * this.canvas.width + x));
+    }
+    pen.putImageData(image, 0, 0);
+  }
+
+  #pixel([map, row, column]) {
+    const [, height, width] = this.extent;
+    if (height === 1) return [column % this.perRow, Math.floor(column / this.perRow)];
+    return [(map % this.perRow) * (width + GAP) + column, Math.floor(map / this.perRow) * (height + GAP) + row];
+  }
+
+  #placeAt(x, y) {
+    const [maps, height, width] = this.extent;
+    if (height === 1) {
+      const index = y * this.perRow + x;
+      return index < width ? [0, 0, index] : null;
+    }
+    const [column, row] = [x % (width + GAP), y % (height + GAP)];
+    const map = Math.floor(y / (height + GAP)) * this.perRow + Math.floor(x / (width + GAP));
+    return column < width && row < height && map < maps ? [map, row, column] : null;
+  }
+
+  #connect() {
+    const point = (event) => {
+      const area = this.canvas.getBoundingClientRect();
+      const place = this.#placeAt(
+        Math.floor(((event.clientX - area.left) / area.width) * this.canvas.width),
+        Math.floor(((event.clientY - area.top) / area.height) * this.canvas.height),
+      );
+      if (place) this.pick(place);
+    };
+    this.canvas.addEventListener("pointermove", point);
+    this.canvas.addEventListener("pointerdown", point);
+    this.canvas.addEventListener("focus", () => this.pick(this.place ?? [0, 0, 0]));
+    this.canvas.addEventListener("keydown", (event) => this.#key(event));
+  }
+
+  #key(event) {
+    const [maps, height, width] = this.extent;
+    const move = { ArrowLeft: [0, 0, -1], ArrowRight: [0, 0, 1], ArrowUp: [0, -1, 0], ArrowDown: [0, 1, 0], PageUp: [-1, 0, 0], PageDown: [1, 0, 0] }[event.key];
+    if (!move || !this.place) return;
+    event.preventDefault();
+    const most = [maps, height, width];
+    this.pick(this.place.map((value, axis) => Math.max(0, Math.min(most[axis] - 1, value + move[axis]))));
+  }
+
+  pick(place) {
+    this.place = place;
+    this.#frame(this.picked, place, 1, 1);
+    this.onpick(place);
+  }
+
+  // Frame a part of one map: what a place of the next layer sees.
+  highlight(map, { top, left, height, width }) {
+    const [, rows, columns] = this.extent;
+    const [first, start] = [Math.max(0, top), Math.max(0, left)];
+    const mark = make("div", { class: "mark" });
+    this.marks.push(mark);
+    this.element.append(mark);
+    this.#frame(mark, [map, first, start], Math.min(rows, top + height) - first, Math.min(columns, left + width) - start);
+  }
+
+  unmark() {
+    for (const mark of this.marks.splice(0)) mark.remove();
+  }
+
+  #frame(mark, place, height, width) {
+    const [x, y] = this.#pixel(place);
+    mark.hidden = false;
+    Object.assign(mark.style, {
+      left: `${(100 * x) / this.canvas.width}%`,
+      top: `${(100 * y) / this.canvas.height}%`,
+      width: `${(100 * width) / this.canvas.width}%`,
+      height: `${(100 * height) / this.canvas.height}%`,
+    });
+  }
+}
+
+// A table of numbers, such as a patch or a kernel; `most` gives the depth of colour, `chosen(value)` what to mark.
+export function numbers(rows, caption, chosen = () => false) {
+  const most = Math.max(1e-9, ...rows.flat().map((value) => Math.abs(value ?? 0)));
+  const cell = (value) => {
+    const element = make("td", { class: chosen(value) ? "chosen" : null }, value === null ? "0" : decimal(value));
+    const share = Math.round((70 * Math.abs(value ?? 0)) / most);
+    element.style.setProperty("--share", `${share}%`);
+    element.classList.add(value < 0 ? "negative" : "positive");
+    return element;
+  };
+  return make("table", { class: "numbers" }, make("caption", {}, caption), make("tbody", {}, rows.map((row) => make("tr", {}, row.map(cell)))));
+}

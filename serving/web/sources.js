@@ -1,0 +1,110 @@
+// Pictures from elsewhere: file, clipboard, drag, camera.
+
+import { byId } from "./dom.js";
+
+async function shown(blob) {
+  return createImageBitmap(blob).catch(() => null);
+}
+
+const pictureOf = (files) => [...files].find((file) => file.type.startsWith("image/")) ?? files[0];
+
+export class Sources {
+  // `say(text)` shows a line under the sheet.
+  constructor(pad, say) {
+    this.pad = pad;
+    this.say = say;
+    this.#connectFile();
+    this.#connectPaste();
+    this.#connectDrop();
+    this.#connectCamera();
+  }
+
+  async place(blob, name) {
+    const bitmap = await shown(blob);
+    this.pad.place(blob, name, bitmap);
+    this.say(bitmap ? `Picture: ${name}` : `Picture: ${name} (this browser cannot show it; the service may still read it)`);
+  }
+
+  #connectFile() {
+    const input = byId("file");
+    byId("upload").addEventListener("click", () => input.click());
+    input.addEventListener("change", async () => {
+      if (input.files.length) await this.place(input.files[0], input.files[0].name);
+      input.value = "";
+    });
+  }
+
+  #connectPaste() {
+    document.addEventListener("paste", (event) => {
+      if (event.target.matches?.("input, textarea")) return;
+      const file = pictureOf(event.clipboardData.files);
+      if (file) this.place(file, "from the clipboard");
+      else this.say("The clipboard holds no picture.");
+    });
+    const button = byId("paste");
+    button.hidden = !navigator.clipboard?.read;
+    button.addEventListener("click", () => this.#pasteByButton());
+  }
+
+  async #pasteByButton() {
+    try {
+      for (const item of await navigator.clipboard.read()) {
+        const type = item.types.find((name) => name.startsWith("image/"));
+        if (type) return await this.place(await item.getType(type), "from the clipboard");
+      }
+      this.say("The clipboard holds no picture.");
+    } catch {
+      this.say("The browser did not let the page read the clipboard; press Ctrl+V or ⌘V instead.");
+    }
+  }
+
+  #connectDrop() {
+    const sheet = byId("sheet");
+    const over = (event, on) => {
+      event.preventDefault();
+      sheet.classList.toggle("dropping", on);
+    };
+    document.addEventListener("dragover", (event) => over(event, true));
+    document.addEventListener("dragleave", (event) => over(event, false));
+    document.addEventListener("drop", (event) => {
+      over(event, false);
+      const file = pictureOf(event.dataTransfer.files);
+      if (file) this.place(file, file.name);
+      else this.say("What was dropped is no file; save the picture first, or copy and paste it.");
+    });
+  }
+
+  #connectCamera() {
+    const button = byId("camera");
+    button.hidden = !navigator.mediaDevices?.getUserMedia;
+    const [dialog, view] = [byId("camera-dialog"), byId("camera-view")];
+    button.addEventListener("click", () => this.#openCamera(dialog, view));
+    byId("camera-close").addEventListener("click", () => dialog.close());
+    byId("camera-take").addEventListener("click", () => this.#takePicture(dialog, view));
+    dialog.addEventListener("close", () => {
+      for (const track of view.srcObject?.getTracks() ?? []) track.stop();
+      view.srcObject = null;
+    });
+  }
+
+  async #openCamera(dialog, view) {
+    try {
+      view.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+    } catch (error) {
+      const missing = error.name === "NotFoundError";
+      this.say(missing ? "No camera was found." : "The browser did not let the page use the camera.");
+      return;
+    }
+    dialog.showModal();
+    await view.play();
+  }
+
+  async #takePicture(dialog, view) {
+    if (!view.videoWidth) return;
+    const canvas = new OffscreenCanvas(view.videoWidth, view.videoHeight);
+    canvas.getContext("2d").drawImage(view, 0, 0);
+    const blob = await canvas.convertToBlob({ type: "image/jpeg", quality: 0.92 });
+    dialog.close();
+    await this.place(blob, "from the camera");
+  }
+}
