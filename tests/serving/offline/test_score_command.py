@@ -1,0 +1,103 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from serving.__main__ import main
+from tests.serving.offline.conftest import expected_digits, idx_bytes
+from tests.serving.tiny_model import write_tiny_model
+
+
+@pytest.fixture
+def source(digits, tmp_path: Path) -> Path:
+    path = tmp_path / "t10k-images-idx3-ubyte"
+    path.write_bytes(idx_bytes(digits[0]))
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(digits[1]))
+    return path
+
+
+def test_help_is_enough_to_use_it(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        main(["score", "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    for word in ("exit codes: 0 all scored", "3 finished with errors", "--resume", "IDX", "FILE.partial", "examples:"):
+        assert word in text
+
+
+def test_the_summary_goes_to_the_terminal_and_to_a_file(models: Path, source: Path, digits, tmp_path: Path, capsys):
+    summary, output = tmp_path / "summary.json", tmp_path / "o.csv"
+    options = ["--models", str(models), "--model", "tiny/1", "--summary", str(summary), "-o", str(output)]
+    assert main(["score", str(source), *options]) == 0
+    record = json.loads(summary.read_text())
+    accuracy = float(np.mean(np.array(expected_digits(digits[0])) == digits[1]))
+    assert record["rows"] == 100
+    assert (record["errors"], record["refused"], record["labelled"]) == (0, 0, 100)
+    assert record["accuracy"] == accuracy
+    assert record["images_per_second"] == pytest.approx(100 / record["seconds"], rel=0.01)
+    assert record["model"]["name"] == "tiny"
+    assert len(record["model"]["sha256"]) == 64
+    said = capsys.readouterr().err
+    assert f"100 rows, 0 errors, 0 refused, accuracy {accuracy:.2%} of 100" in said
+    assert "images/s with tiny/1" in said
+
+
+def test_without_labels_there_is_no_accuracy(models: Path, digits, tmp_path: Path, capsys):
+    path = tmp_path / "idx"
+    path.write_bytes(idx_bytes(digits[0]))
+    assert main(["score", str(path), "--models", str(models), "--model", "tiny", "-o", str(tmp_path / "o.csv")]) == 0
+    assert "accuracy" not in capsys.readouterr().err
+
+
+def test_a_low_confidence_is_refused_as_the_service_refuses_it(source: Path, tmp_path: Path):
+    write_tiny_model(tmp_path / "strict", acceptance={"min_confidence": 0.3, "chosen_on": "default"})
+    output = tmp_path / "o.csv"
+    assert (
+        main(["score", str(source), "--models", str(tmp_path / "strict"), "--model", "tiny", "-qo", str(output)]) == 0
+    )
+    lines = [line.split(",") for line in output.read_text().splitlines()[1:]]
+    assert {line[5] for line in lines} == {"true", "false"}
+    assert all((float(line[4]) >= 0.3) == (line[5] == "true") for line in lines)
+    assert {line[6] for line in lines} == {'""', '"low_confidence"'}
+
+
+@pytest.mark.parametrize(
+    ("model", "error"),
+    [("none", "no model 'none'"), ("tiny/7", "no version 7 of tiny"), ("tiny/x", "no version 'x' of tiny")],
+)
+def test_a_model_that_is_not_there_stops_it(models: Path, source: Path, tmp_path: Path, capsys, model: str, error: str):
+    arguments = ["score", str(source), "--models", str(models), "--model", model, "-o", str(tmp_path / "o.csv")]
+    assert main(arguments) == 1
+    assert error in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [["--workers", "0"], ["--scale", "2"], ["--fail-fast", "--max-errors", "3"], []])
+def test_wrong_usage_is_exit_code_2(source: Path, options: list[str], capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["score", str(source), *options, *(["-o", "x"] if options else [])])
+    assert ended.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_without_pyarrow_it_says_what_to_install(tmp_path: Path):
+    code = (
+        "import sys; sys.modules['pyarrow'] = None; from serving.__main__ import main;"
+        "sys.exit(main(['score', 'x', '-o', 'y']))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (ended.returncode, ended.stderr) == (1, "error: score needs pyarrow: pip install 'mnist-reader[offline]'\n")
+
+
+def test_it_imports_no_torch_no_web_server_and_no_pandas(models: Path, source: Path, tmp_path: Path):
+    code = (
+        "import sys; from serving.__main__ import main; code = main(sys.argv[1:]);"
+        "print(sorted({'torch', 'pandas', 'bentoml', 'starlette', 'cv2', 'PIL'} & sys.modules.keys())); sys.exit(code)"
+    )
+    arguments = ["score", str(source), "--models", str(models), "--model", "tiny", "-qo"]
+    for output in ("o.parquet", "o.csv", "o.jsonl"):
+        command = [sys.executable, "-c", code, *arguments, str(tmp_path / output)]
+        ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        assert ended.stdout == "[]\n"
