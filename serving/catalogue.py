@@ -14,6 +14,7 @@ from typing import Literal
 from serving.errors import ModelNotFound, ModelRejected, NotReady
 from serving.manifest import FILE_NAME
 from serving.metrics import Metrics
+from serving.orders import Orders
 from serving.predictor import Predictor
 from serving.repository import Repository
 
@@ -43,11 +44,20 @@ class Catalogue:
         make: loads, checks and warms up the version in a folder; raises ModelRejected.
         default_model: answers where no model is named.
         metrics: told what is served.
+        orders: told what an administrator asked for, so that the other workers follow.
     """
 
-    def __init__(self, repository: Repository, make: Make, default_model: str, metrics: Metrics):
+    def __init__(
+        self,
+        repository: Repository,
+        make: Make,
+        default_model: str,
+        metrics: Metrics,
+        orders: Orders | None = None,
+    ):
         self.repository, self.default_model = repository, default_model
         self._make, self._metrics = make, metrics
+        self.orders = orders or Orders(None)
         self._loaded: dict[tuple[str, int], tuple[str, Predictor]] = {}
         self._failed: dict[tuple[str, int], str] = {}
         self._unloaded: set[str] = set()
@@ -60,6 +70,11 @@ class Catalogue:
     def ready(self) -> bool:
         """Whether requests should be sent here: everything is loaded, the default model runs, and no stop has begun."""
         return self._started and not self._draining and (None, None) in self._table
+
+    @property
+    def started(self) -> bool:
+        """Whether everything was loaded, or found to be bad."""
+        return self._started
 
     @property
     def draining(self) -> bool:
@@ -125,20 +140,33 @@ class Catalogue:
         Raises:
             ConfigurationError: the device that was asked for is not there.
         """
-        await self.reload()
+        await self.reload(self.orders.take())
         self._started = True
         if (None, None) not in self._table:
             logger.error("the default model %s is not served, so this process is not ready", self.default_model)
         self._tell()
 
-    async def reload(self) -> None:
-        """Bring what is served in line with the repository; whatever fails a check leaves the old one in place."""
+    async def reload(self, unloaded: set[str] | None = None) -> None:
+        """Bring what is served in line with the repository; whatever fails a check leaves the old one in place.
+
+        Args:
+            unloaded: models that shall not be served; as before by default.
+        """
         async with self._exchange:
+            if unloaded is not None:
+                self._unloaded = set(unloaded)
+                self._drop_unloaded()
             for name in self.repository.names():
                 if name not in self._unloaded:
                     await self._refresh(name)
             self._forget_vanished()
             self._publish()
+
+    async def follow(self) -> None:
+        """Do what an administrator has asked of another worker, if anything."""
+        unloaded = self.orders.take()
+        if unloaded is not None:
+            await self.reload(unloaded)
 
     async def load(self, name: str) -> None:
         """Load the versions of one model that are new or changed.
@@ -153,6 +181,7 @@ class Catalogue:
             await self._refresh(name)
             self._forget_vanished()
             self._publish()
+            self.orders.give(self._unloaded)
             newest = (name, self.repository.versions(name)[-1])
             if newest in self._failed:
                 raise ModelRejected(f"{name} version {newest[1]}", self._failed[newest], "every check passed")
@@ -167,10 +196,14 @@ class Catalogue:
             if not self.versions(name):
                 raise ModelNotFound(f"model {name!r} is not served")
             self._unloaded.add(name)
-            for key in [key for key in self._loaded if key[0] == name]:
-                self._drop(key)
+            self._drop_unloaded()
             self._publish()
-            logger.info("unloaded %s", name)
+            self.orders.give(self._unloaded)
+
+    def _drop_unloaded(self) -> None:
+        for key in [key for key in self._loaded if key[0] in self._unloaded]:
+            self._drop(key)
+            logger.info("unloaded %s version %d", *key)
 
     async def _refresh(self, name: str) -> None:
         for version in self.repository.versions(name):

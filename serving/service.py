@@ -3,52 +3,69 @@
 Must not know: how models run; that is the worker's part.
 """
 
+import atexit
+import logging
 import os
 import secrets
+import shutil
 import tempfile
 import time
 from functools import partialmethod
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, cast
 
 import bentoml
 import numpy as np
 from bentoml._internal.configuration.containers import BentoMLContainer
-from bentoml.exceptions import BentoMLConfigException
+from bentoml.exceptions import BentoMLConfigException, BentoMLException
 from circus.watcher import Watcher  # type: ignore[import-untyped]
+from pydantic import ValidationError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving import logs
 from serving.errors import ConfigurationError, InvalidInput, ServingError
 from serving.http.errors import error_response
 from serving.http.metering import Metering
-from serving.settings import Settings, read_settings
+from serving.settings import read_settings
+from serving.start import check_start
 from serving.worker import Worker
 
 # What BentoML answers itself; everything else is ours.
 BENTOML_PATHS = {"/classify", "/schema.json"}
 
 
-def _settings() -> Settings:
+def _make_worker() -> Worker:
     try:
-        return read_settings(os.environ)
+        settings = read_settings(os.environ)
+        logs.configure(settings.log_format, settings.log_level)
+        return Worker(settings)
     except ConfigurationError as error:
         raise BentoMLConfigException(str(error)) from error
 
 
-settings = _settings()
-logs.configure(settings.log_format, settings.log_level)
-worker = Worker(settings)
+worker = _make_worker()
+settings = worker.settings
 
 # By default every instance with the same BENTOML_HOME writes to one folder, and wipes it when it starts. This is read
 # in the supervising process, which makes the folder, empties it and hands it to the workers.
-BentoMLContainer.prometheus_multiproc_dir.set(
-    str(Path(tempfile.gettempdir()) / f"mnist-reader-metrics-{secrets.token_hex(8)}")
-)
+METRICS_FOLDER = Path(tempfile.gettempdir()) / f"mnist-reader-metrics-{secrets.token_hex(8)}"
+BentoMLContainer.prometheus_multiproc_dir.set(str(METRICS_FOLDER))
 
 # On SIGHUP the supervisor would replace the workers; with this option of its own, which BentoML does not pass on, it
 # hands the signal to them, and they exchange models without letting go of a request.
 Watcher.__init__ = partialmethod(Watcher.__init__, send_hup=True)
+
+
+def _is_not_the_clients_fault(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, BentoMLException):
+        return error.error_code >= HTTPStatus.INTERNAL_SERVER_ERROR
+    return not isinstance(error, ValidationError)
+
+
+# BentoML logs a traceback for each request that does not fit the schema.
+logging.getLogger("bentoml._internal.server.http_app").addFilter(_is_not_the_clients_fault)
 
 
 class OwnRoutes:
@@ -84,6 +101,16 @@ class OwnRoutes:
 )
 class MnistReader:
     """Reads handwritten digits."""
+
+    @bentoml.on_deployment  # type: ignore[untyped-decorator]
+    @staticmethod
+    def supervise() -> None:
+        """Check, in the supervising process, what would make every worker fail; clear up when it ends."""
+        atexit.register(shutil.rmtree, METRICS_FOLDER, ignore_errors=True)
+        try:
+            check_start(settings)
+        except ConfigurationError as error:
+            raise BentoMLConfigException(str(error)) from error
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def start(self) -> None:

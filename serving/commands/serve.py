@@ -17,8 +17,10 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(_: argparse.Namespace) -> int:
     """Become `bentoml serve`, or say what is wrong with the settings."""
     from serving.settings import read_settings
+    from serving.start import check_port
 
-    read_settings(os.environ)
+    settings = read_settings(os.environ)
+    check_port("PORT", settings.host, settings.port)
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     # A worker that dies shall come back in a container, too; this variable forbids it.
     os.environ.pop("BENTOML_CONTAINERIZED", None)

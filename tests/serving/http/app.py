@@ -89,4 +89,3 @@ class App:
             return 0, None
         self.headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
         return sent[0]["status"], json.loads(b"".join(each.get("body", b"") for each in sent[1:]))
-

@@ -1,0 +1,50 @@
+"""What is checked once before the workers start: whatever would make every one of them fail, again and again.
+
+Must not know: how a worker is built.
+"""
+
+import socket
+
+from serving import repository
+from serving.errors import ConfigurationError, ModelNotFound, ModelRejected
+from serving.runtime import check_installation
+from serving.settings import Settings
+
+
+def check_start(settings: Settings) -> None:
+    """Check the installation, the ports and the device.
+
+    Raises:
+        ConfigurationError: says what is wrong and what was expected.
+    """
+    check_installation()
+    for name, port in (("V2_PORT", settings.v2_port), ("GRPC_PORT", settings.grpc_port)):
+        if port:
+            check_port(name, settings.host, port)
+    if settings.device == "cuda":
+        _check_device(settings)
+
+
+def check_port(name: str, host: str, port: int) -> None:
+    """Refuse a port that somebody listens on: workers share theirs, so a stranger would take part of the requests.
+
+    Raises:
+        ConfigurationError: names the setting, the port and the reason.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigurationError(f"{name}={port}: cannot listen on {host}: {error.strerror}") from error
+
+
+def _check_device(settings: Settings) -> None:
+    """Refuse to start where the default model does not run on the device that was asked for."""
+    try:
+        folder = repository.Repository(settings.models).folder(settings.default_model)
+        repository.load(folder, settings.device, 1)
+    except (ModelNotFound, ModelRejected):
+        # The workers say so, and are not ready.
+        return

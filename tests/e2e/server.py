@@ -1,0 +1,142 @@
+"""The real service in processes of its own, on free ports."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+ROOT = Path(__file__).parents[2]
+
+# From the start of the first process to readiness; 3 s on an idle machine.
+START_S = 60.0
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports on which nothing listens at the moment, all different."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+def wait_until(condition: Callable[[], Any], limit_s: float = 30.0) -> Any:
+    """Return what `condition` gives as soon as it is true."""
+    stop = time.monotonic() + limit_s
+    while time.monotonic() < stop:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"not within {limit_s} s")
+
+
+class Server:
+    """One instance of the service.
+
+    Args:
+        folder: private; holds the log and BentoML's home.
+        command: what starts it.
+        cwd: where.
+        environ: settings.
+    """
+
+    def __init__(self, folder: Path, models: Path, *command: str, cwd: Path = ROOT, **environ: str):
+        self.port, self.v2_port, self.grpc_port = free_ports(3)
+        self.log_path = folder / "server.log"
+        self.environ = {name: value for name, value in os.environ.items() if not name.startswith("MNIST_")}
+        self.environ |= {
+            "BENTOML_HOME": str(folder / "bentoml"),
+            "BENTOML_DO_NOT_TRACK": "True",
+            "TMPDIR": str(folder),
+            "MNIST_MODELS": str(models),
+            "MNIST_HOST": "127.0.0.1",
+            "PORT": str(self.port),
+            "V2_PORT": str(self.v2_port),
+            "GRPC_PORT": str(self.grpc_port),
+            "MNIST_DRAIN_S": "0.5",
+        } | environ
+        self._log = self.log_path.open("wb")
+        self.process = subprocess.Popen(
+            command or (sys.executable, "-m", "serving", "serve"),
+            cwd=cwd,
+            env=self.environ,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def v2_url(self) -> str:
+        return f"http://127.0.0.1:{self.v2_port}"
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(encoding="utf-8", errors="replace")
+
+    def get(self, path: str) -> httpx.Response | None:
+        try:
+            return httpx.get(self.url + path, timeout=5)
+        except httpx.TransportError:
+            return None
+
+    def wait_ready(self, workers: int = 1) -> "Server":
+        """Return when every worker is ready."""
+
+        def ready() -> bool:
+            assert self.process.poll() is None, self.log
+            answer = self.get("/readyz")
+            return answer is not None and answer.status_code == 200 and self.sample("mnist_workers") == workers
+
+        try:
+            wait_until(ready, START_S)
+        except AssertionError as error:
+            raise AssertionError(self.log) from error
+        return self
+
+    def sample(self, name: str) -> float:
+        """Return the sum of a metric over its labels; `name` may end in a label set."""
+        answer = httpx.get(self.url + "/metrics", timeout=5)
+        lines = [line for line in answer.text.splitlines() if line.startswith(name)]
+        return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+    def worker_pids(self) -> list[int]:
+        """Return the worker processes, oldest first."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        workers = [child for child in children if any("_bentoml_impl.worker" in part for part in child.cmdline())]
+        return [child.pid for child in sorted(workers, key=lambda child: child.create_time())]
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        os.kill(self.process.pid, number)
+
+    def wait(self, limit_s: float = 30.0) -> int:
+        """Return the exit code."""
+        return self.process.wait(limit_s)
+
+    def kill(self) -> None:
+        """End it and everything that it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
+        self._log.close()
+
+
+def pixels(image: Any) -> bytes:
+    """Return the JSON body of one image."""
+    return json.dumps({"pixels": image.tolist()}).encode()
