@@ -17,12 +17,22 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(arguments: argparse.Namespace) -> int:
     """Publish; return 0."""
     from training import mnist
-    from training.checkpoint import load
+    from training.checkpoint import load, siblings
+    from training.choices import choose
     from training.publish import publish
     from training.verify import format_checks
 
     checkpoint = load(arguments.checkpoint)
     data = mnist.load(arguments.data)
-    folder = publish(checkpoint, data, arguments.models, lambda checks: sys.stdout.write(format_checks(checks)))
+    choices = choose(checkpoint, data)
+    folder = publish(
+        checkpoint,
+        data,
+        arguments.models,
+        lambda checks: sys.stdout.write(format_checks(checks)),
+        temperature=choices.temperature,
+        acceptance=choices.acceptance,
+        siblings=siblings(arguments.checkpoint, checkpoint),
+    )
     sys.stdout.write(f"published: {folder}\n")
     return 0
