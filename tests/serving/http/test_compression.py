@@ -1,0 +1,81 @@
+import gzip
+import zlib
+
+import pytest
+
+from serving.errors import InvalidInput, TooLarge, UnsupportedMediaType
+from serving.http.compression import INLINE_BYTES, choose_encoding, pack, unpack
+
+BODY = b"a body " * 100
+
+
+@pytest.mark.parametrize(
+    ("encoding", "packed"),
+    [
+        ("gzip", gzip.compress(BODY)),
+        ("x-gzip", gzip.compress(BODY)),
+        (" GZIP ", gzip.compress(BODY)),
+        ("deflate", zlib.compress(BODY)),
+        ("identity", BODY),
+        ("", BODY),
+    ],
+)
+async def test_a_body_is_unpacked(encoding: str, packed: bytes):
+    assert await unpack(packed, encoding, len(BODY)) == BODY
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, deflate", "x"])
+async def test_other_encodings_are_not_read(encoding: str):
+    with pytest.raises(UnsupportedMediaType, match="expected gzip, deflate or none"):
+        await unpack(BODY, encoding, 1000)
+
+
+async def test_what_unpacks_to_more_than_the_limit_is_refused():
+    bomb = gzip.compress(bytes(10_000_000))
+    assert len(bomb) < 20_000
+    with pytest.raises(TooLarge, match="more than the limit of 1000000 bytes"):
+        await unpack(bomb, "gzip", 1_000_000)
+    assert len(await unpack(bomb, "gzip", 10_000_000)) == 10_000_000
+
+
+@pytest.mark.parametrize(
+    ("packed", "said"),
+    [
+        (BODY, "is not gzip"),
+        (zlib.compress(BODY), "is not gzip"),
+        (gzip.compress(BODY)[:-1], "cut short"),
+        (b"", "cut short"),
+        (gzip.compress(BODY) + b"more", "4 bytes follow"),
+        (gzip.compress(BODY)[:-8] + bytes(8), "is not gzip"),
+    ],
+)
+async def test_a_broken_body_is_refused(packed: bytes, said: str):
+    with pytest.raises(InvalidInput, match=said):
+        await unpack(packed, "gzip", 10_000)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "chosen"),
+    [
+        ("", None),
+        ("identity", None),
+        ("br", None),
+        ("gzip", "gzip"),
+        ("deflate, gzip;q=0.5", "gzip"),
+        ("deflate", "deflate"),
+        ("gzip;q=0, deflate", "deflate"),
+        ("gzip; q=0.0", None),
+        ("GZIP", "gzip"),
+    ],
+)
+def test_an_encoding_is_chosen_where_the_caller_takes_it(accepted: str, chosen: str | None):
+    assert choose_encoding(accepted) == chosen
+
+
+@pytest.mark.parametrize("size", [100, INLINE_BYTES + 1])
+async def test_packing_is_undone_by_unpacking(size: int):
+    body = bytes(size)
+    for encoding in ("gzip", "deflate"):
+        packed = await pack(body, encoding)
+        assert len(packed) < size
+        assert await unpack(packed, encoding, size) == body
