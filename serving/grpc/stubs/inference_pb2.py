@@ -7,6 +7,7 @@ names: whichever is imported second fails. `inference.binpb` and `inference_pb2.
 from pathlib import Path
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 
 POOL = descriptor_pool.DescriptorPool()
 
@@ -19,3 +20,7 @@ DESCRIPTOR = POOL.FindFileByName("inference.proto")
 globals().update(
     {name: message_factory.GetMessageClass(message) for name, message in DESCRIPTOR.message_types_by_name.items()}
 )
+
+for _enum in DESCRIPTOR.enum_types_by_name.values():
+    globals()[_enum.name] = EnumTypeWrapper(_enum)
+    globals().update({value.name: value.number for value in _enum.values})

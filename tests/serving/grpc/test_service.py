@@ -1,0 +1,174 @@
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf.message_factory import GetMessageClass
+
+from serving.errors import QueueFull
+from serving.grpc.stubs import inference_pb2 as pb
+from serving.worker import Worker
+from tests.serving.tiny_model import expected_logits
+from tests.serving.v2_worker import TOKEN
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (2, 28, 28), np.uint8)
+SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+Call = Callable[..., grpc.aio.UnaryUnaryCall]
+
+
+def method(channel: grpc.aio.Channel, name: str) -> Call:
+    types = SERVICE.methods_by_name[name]
+    return channel.unary_unary(
+        f"/{SERVICE.full_name}/{name}",
+        request_serializer=GetMessageClass(types.input_type).SerializeToString,
+        response_deserializer=GetMessageClass(types.output_type).FromString,
+    )
+
+
+def request(images: np.ndarray = IMAGES, model: str = "tiny", **fields: Any) -> pb.ModelInferRequest:
+    tensor = pb.ModelInferRequest.InferInputTensor(name="images", datatype="UINT8", shape=images.shape)
+    return pb.ModelInferRequest(model_name=model, inputs=[tensor], raw_input_contents=[images.tobytes()], **fields)
+
+
+async def code_of(call: grpc.aio.UnaryUnaryCall) -> tuple[str, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return caught.value.code().name, caught.value.details()
+
+
+def value(worker: Worker, name: str, **labels: str) -> float | None:
+    return worker.metrics.registry.get_sample_value(f"mnist_{name}", labels)
+
+
+async def test_digits_are_read(channel: grpc.aio.Channel):
+    answer = await method(channel, "ModelInfer")(request(id="mine"))
+    logits = np.frombuffer(answer.raw_output_contents[0], "<f4").reshape(2, 10)
+    assert np.allclose(logits, expected_logits(IMAGES), atol=1e-5)
+    assert (answer.model_name, answer.model_version, answer.id) == ("tiny", "1", "mine")
+
+
+async def test_case_e09_versions_are_told_apart(channel: grpc.aio.Channel):
+    infer = method(channel, "ModelInfer")
+    assert (await infer(request(model_version="1"))).model_version == "1"
+    assert (await code_of(infer(request(model_version="999"))))[0] == "NOT_FOUND"
+    assert (await code_of(infer(request(model="none"))))[0] == "NOT_FOUND"
+
+
+async def test_errors_become_a_status_and_are_counted(worker: Worker, channel: grpc.aio.Channel):
+    empty = pb.ModelInferRequest(model_name="tiny")
+    assert await code_of(method(channel, "ModelInfer")(empty)) == (
+        "INVALID_ARGUMENT",
+        "inputs: expected one, the tensor 'images', got 0",
+    )
+    await code_of(method(channel, "ModelInfer")(request(model="x" * 100)))
+    labels = {"protocol": "grpc", "method": "", "route": "ModelInfer"}
+    assert value(worker, "requests_total", model="tiny", status="INVALID_ARGUMENT", **labels) == 1
+    assert value(worker, "requests_total", model="unknown", status="NOT_FOUND", **labels) == 1
+    assert value(worker, "requests_in_progress", protocol="grpc") == 0
+
+
+async def test_an_unknown_failure_tells_nothing_but_the_request_id(
+    worker: Worker, channel: grpc.aio.Channel, monkeypatch: pytest.MonkeyPatch
+):
+    async def fail(*_: Any) -> None:
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr(worker.inference, "run", fail)
+    code, details = await code_of(method(channel, "ModelInfer")(request(), metadata=(("x-request-id", "r-1"),)))
+    assert code == "INTERNAL"
+    assert details == "internal error; the log knows more under request id r-1"
+
+
+async def test_a_full_queue_says_when_to_come_again(
+    worker: Worker, channel: grpc.aio.Channel, monkeypatch: pytest.MonkeyPatch
+):
+    async def refuse(*_: Any) -> None:
+        raise QueueFull("5 images are waiting", 1.5)
+
+    monkeypatch.setattr(worker.inference, "run", refuse)
+    call = method(channel, "ModelInfer")(request())
+    assert await code_of(call) == ("RESOURCE_EXHAUSTED", "5 images are waiting")
+    assert ("retry-after", "2") in list(await call.trailing_metadata())
+
+
+@pytest.mark.parametrize(("given", "kept"), [("abc-1", True), ("a b", False), ("x" * 200, False)])
+async def test_the_request_id_is_the_caller_s_or_a_new_one(channel: grpc.aio.Channel, given: str, kept: bool):
+    call = method(channel, "ServerLive")(pb.ServerLiveRequest(), metadata=(("x-request-id", given),))
+    assert (await call).live
+    answered = dict(await call.trailing_metadata())["x-request-id"]
+    assert (answered == given) is kept
+    assert answered
+
+
+async def test_a_deadline_that_passes_and_a_caller_who_leaves_free_the_call(
+    worker: Worker, channel: grpc.aio.Channel, monkeypatch: pytest.MonkeyPatch
+):
+    left: asyncio.Queue[float | None] = asyncio.Queue()
+
+    async def wait(_: Any, __: Any, remaining_s: float | None) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.put_nowait(remaining_s)
+
+    monkeypatch.setattr(worker.inference, "run", wait)
+    assert (await code_of(method(channel, "ModelInfer")(request(), timeout=0.05)))[0] == "DEADLINE_EXCEEDED"
+    remaining_s = await asyncio.wait_for(left.get(), 5)
+    assert remaining_s is not None
+    assert 0 < remaining_s <= 0.05
+    call = method(channel, "ModelInfer")(request())
+    await asyncio.sleep(0.05)
+    call.cancel()
+    await asyncio.wait_for(left.get(), 5)
+
+
+async def test_case_e13_a_message_over_the_limit_is_refused_and_the_connection_lives(channel: grpc.aio.Channel):
+    infer = method(channel, "ModelInfer")
+    assert (await code_of(infer(request(np.zeros((1300, 28, 28), np.uint8)))))[0] == "RESOURCE_EXHAUSTED"
+    answer = await infer(request(np.zeros((1000, 28, 28), np.uint8)))
+    assert answer.outputs[0].shape[0] == 1000
+
+
+async def test_the_server_and_its_models_describe_themselves(channel: grpc.aio.Channel):
+    assert (await method(channel, "ServerReady")(pb.ServerReadyRequest())).ready
+    server = await method(channel, "ServerMetadata")(pb.ServerMetadataRequest())
+    assert server.name == "mnist-reader"
+    assert "model_repository" in server.extensions
+    model = await method(channel, "ModelMetadata")(pb.ModelMetadataRequest(name="tiny"))
+    assert list(model.inputs[0].shape) == [-1, 28, 28]
+    assert model.properties["execution_provider"] == "CPUExecutionProvider"
+    config = (await method(channel, "ModelConfig")(pb.ModelConfigRequest(name="tiny"))).config
+    assert (config.backend, config.input[0].data_type) == ("onnxruntime", pb.TYPE_UINT8)
+    index = await method(channel, "RepositoryIndex")(pb.RepositoryIndexRequest(ready=True))
+    assert [(each.name, each.version, each.state) for each in index.models] == [("tiny", "1", "READY")]
+
+
+async def test_statistics_are_those_of_http(channel: grpc.aio.Channel):
+    await method(channel, "ModelInfer")(request())
+    for asked in (pb.ModelStatisticsRequest(), pb.ModelStatisticsRequest(name="tiny", version="1")):
+        (model,) = (await method(channel, "ModelStatistics")(asked)).model_stats
+        assert (model.inference_count, model.execution_count, model.inference_stats.success.count) == (2, 1, 1)
+
+
+async def test_models_are_loaded_and_unloaded_with_the_token_alone(worker: Worker, channel: grpc.aio.Channel):
+    load, unload = method(channel, "RepositoryModelLoad"), method(channel, "RepositoryModelUnload")
+    asked, ready = pb.RepositoryModelUnloadRequest(model_name="tiny"), pb.ModelReadyRequest(name="tiny")
+    for metadata in ((), (("authorization", "Bearer x"),), (("authorization-bin", b"x"),)):
+        assert (await code_of(unload(asked, metadata=metadata)))[0] == "UNAUTHENTICATED"
+    token = (("authorization", f"Bearer {TOKEN}"),)
+    assert (await method(channel, "ModelReady")(ready)).ready
+    await unload(asked, metadata=token)
+    assert not (await method(channel, "ModelReady")(ready)).ready
+    assert (await code_of(method(channel, "ModelInfer")(request())))[0] == "UNAVAILABLE"
+    await load(pb.RepositoryModelLoadRequest(model_name="tiny"), metadata=token)
+    assert (await method(channel, "ModelReady")(ready)).ready
+    overrides = {"config": pb.ModelRepositoryParameter(string_param="{}")}
+    changed = pb.RepositoryModelLoadRequest(model_name="tiny", parameters=overrides)
+    assert (await code_of(load(changed, metadata=token)))[0] == "UNIMPLEMENTED"
+
+
+@pytest.mark.parametrize("name", ["ModelStreamInfer", "SystemSharedMemoryStatus", "TraceSetting", "LogSettings"])
+async def test_what_is_not_offered_is_unimplemented(channel: grpc.aio.Channel, name: str):
+    assert (await code_of(channel.unary_unary(f"/{SERVICE.full_name}/{name}")(b"")))[0] == "UNIMPLEMENTED"
