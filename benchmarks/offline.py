@@ -1,0 +1,185 @@
+"""Offline scoring side by side, in one run: our scorer, bare ONNX Runtime, and the tutorial's DataLoader loop.
+
+    python benchmarks/offline.py [--model mnist-cnn] [--rows 60000] [--rounds 5] [--kinds idx csv pictures]
+
+Each contender is a process of its own and is timed from its command line to its finished file, interleaved with the
+others; peak memory is that of the process, as the kernel counts it. All write one digit per row.
+- scorer: `python -m serving score`.
+- bare: NumPy reads the whole file, ONNX Runtime runs it in batches of 64 with the same threads. The lower bound.
+- DataLoader: torch's Dataset of single rows, transforms, two worker processes; ONNX Runtime in the loop. Without torch
+  it is left out.
+`inside` is what the scorer itself says of its speed: without the start of Python and the imports.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from importlib.util import find_spec
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+ROOT = Path(__file__).parent.parent
+Images = npt.NDArray[np.uint8]
+
+SESSION = """
+import sys, numpy as np, onnxruntime as ort
+model, source, output, threads = sys.argv[1:5]
+options = ort.SessionOptions()
+options.intra_op_num_threads = int(threads)
+session = ort.InferenceSession(model, options)
+def read():
+    if source.endswith('.csv'):
+        return np.loadtxt(source, np.uint8, delimiter=',', skiprows=1).reshape(-1, 28, 28)
+    if source.endswith('.idx'):
+        return np.frombuffer(open(source, 'rb').read(), np.uint8, offset=16).reshape(-1, 28, 28)
+    from pathlib import Path
+    from PIL import Image
+    return np.stack([np.asarray(Image.open(path)) for path in sorted(Path(source).iterdir())])
+def write(digits):
+    with open(output, 'w') as file:
+        file.write('row,digit\\n')
+        file.writelines(f'{row},{digit}\\n' for row, digit in enumerate(digits))
+"""
+
+BARE = (
+    SESSION
+    + """
+images = read()
+batches = [session.run(['probabilities'], {'images': images[at:at + 64]})[0] for at in range(0, len(images), 64)]
+write(np.concatenate(batches).argmax(axis=1).tolist())
+"""
+)
+
+LOADER = (
+    SESSION
+    + """
+import torch
+from torchvision import transforms
+class Rows(torch.utils.data.Dataset):
+    def __init__(self):
+        self.images, self.transform = read(), transforms.PILToTensor()
+    def __len__(self):
+        return len(self.images)
+    def __getitem__(self, row):
+        from PIL import Image
+        return self.transform(Image.fromarray(self.images[row]))[0]
+digits = []
+for batch in torch.utils.data.DataLoader(Rows(), batch_size=64, num_workers=2):
+    digits += session.run(['probabilities'], {'images': batch.numpy()})[0].argmax(axis=1).tolist()
+write(digits)
+"""
+)
+
+
+def measure(command: list[str]) -> tuple[float, float]:
+    """Run a command; return seconds, and the peak memory of its largest process in MB."""
+    start_s = time.perf_counter()
+    child = os.posix_spawn(command[0], command, dict(os.environ))
+    _, status, usage = os.wait4(child, 0)
+    seconds = time.perf_counter() - start_s
+    if status:
+        sys.exit(f"{command[:4]} ended with status {status}")
+    return seconds, usage.ru_maxrss / (1024 if sys.platform == "linux" else 1 << 20)
+
+
+def write_idx(images: Images, folder: Path) -> Path:
+    """Write images as one IDX file."""
+    path = folder / "digits.idx"
+    header = bytes([0, 0, 8, 3]) + b"".join(size.to_bytes(4, "big") for size in images.shape)
+    path.write_bytes(header + images.tobytes())
+    return path
+
+
+def write_csv(images: Images, folder: Path) -> Path:
+    """Write images as Kaggle's test.csv."""
+    path = folder / "digits.csv"
+    with path.open("w", encoding="ascii") as file:
+        file.write(",".join(f"pixel{number}" for number in range(784)) + "\n")
+        file.writelines(",".join(map(str, row)) + "\n" for row in images.reshape(-1, 784).tolist())
+    return path
+
+
+def write_pictures(images: Images, folder: Path) -> Path:
+    """Write images as PNG files."""
+    from PIL import Image
+
+    pictures = folder / "digits"
+    pictures.mkdir()
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(pictures / f"{number:06}.png")
+    return pictures
+
+
+WRITERS: dict[str, Callable[[Images, Path], Path]] = {
+    "idx": write_idx,
+    "csv": write_csv,
+    "pictures": write_pictures,
+}
+
+
+def write(kind: str, count: int, folder: Path) -> Path:
+    """Write the first `count` training digits, in a process of its own: a child inherits its parent's peak memory."""
+    data = (ROOT / "data" / "train-images-idx3-ubyte").read_bytes()
+    images = np.frombuffer(data, np.uint8, offset=16).reshape(-1, 28, 28)
+    return WRITERS[kind](images[:count], folder)
+
+
+def contenders(model: str, source: Path, folder: Path, threads: int) -> dict[str, list[str]]:
+    """Return the command line of each contender."""
+    graph = ROOT / "models" / model / "1" / "model.onnx"
+    script = [str(graph), str(source), str(folder / "output.csv"), str(threads)]
+    scorer = ["-m", "serving", "score", str(source), "--model", model, "--workers", str(threads), "--quiet"]
+    files = ["--output", str(folder / "scored.parquet"), "--summary", str(folder / "summary.json")]
+    found = {"scorer": [*scorer, *files], "bare": ["-c", BARE, *script]}
+    if find_spec("torch") and find_spec("torchvision"):
+        found["DataLoader"] = ["-c", LOADER, *script]
+    return {name: [sys.executable, *command] for name, command in found.items()}
+
+
+def compare(kind: str, count: int, arguments: argparse.Namespace) -> None:
+    """Time the contenders on one kind of input and print a row for each."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            source = pool.submit(write, kind, count, folder).result()
+        commands = contenders(arguments.model, source, folder, arguments.threads)
+        measured: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+        inside = []
+        for _ in range(arguments.rounds):
+            for name, command in commands.items():
+                measured[name].append(measure(command))
+            inside.append(json.loads((folder / "summary.json").read_text())["images_per_second"])
+    for name, figures in measured.items():
+        seconds, peak_mb = (statistics.median(column) for column in zip(*figures, strict=True))
+        own = f"{statistics.median(inside):>12,.0f}" if name == "scorer" else f"{'':>12}"
+        print(f"{kind:<10}{name:<12}{count / seconds:>12,.0f}{own}{seconds:>9.2f}{peak_mb:>9,.0f}")
+
+
+def main() -> None:
+    """Compare on every kind of input."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="mnist-cnn")
+    parser.add_argument("--rows", type=int, default=60_000)
+    parser.add_argument("--pictures", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--kinds", nargs="+", choices=WRITERS, default=list(WRITERS))
+    arguments = parser.parse_args()
+    print(f"{arguments.model}, {arguments.threads} threads, median of {arguments.rounds} interleaved rounds")
+    print(f"{'input':<10}{'contender':<12}{'images/s':>12}{'inside':>12}{'seconds':>9}{'peak MB':>9}")
+    os.chdir(ROOT)
+    for kind in arguments.kinds:
+        compare(kind, arguments.pictures if kind == "pictures" else arguments.rows, arguments)
+
+
+if __name__ == "__main__":
+    main()
