@@ -1,0 +1,129 @@
+import argparse
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from serving.repository import load
+from serving.runtime import OnnxModel
+from tests.conftest import Digits
+from training import compare
+from training.architectures import build
+from training.checkpoint import Checkpoint, EpochRecord, path_of, save
+from training.commands import train_all
+from training.commands.compare import register
+from training.mnist import Mnist
+from training.publish import publish
+from training.recipe import Recipe
+
+
+def checkpoint(seed: int = 1, accuracy: float = 0.1) -> Checkpoint:
+    torch.manual_seed(seed)
+    recipe = Recipe(
+        name="seed",
+        architecture="mnist-cnn",
+        epochs=1,
+        batch_size=64,
+        learning_rate=0.01,
+        momentum=0.5,
+        validation_size=0,
+        min_accuracy=0.0,
+    )
+    history = (EpochRecord(1, 2.3, accuracy, "test", 1.0),)
+    return Checkpoint("mnist-cnn", recipe, seed, 1, history, build("mnist-cnn").state_dict(), {}, "cpu")
+
+
+@pytest.fixture(scope="module")
+def models(test_digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a repository of one published version."""
+    images, labels = (torch.tensor(array) for array in test_digits)
+    data = Mnist(images[500:900], labels[500:900].long(), images[:500], labels[:500].long())
+    folder = tmp_path_factory.mktemp("models")
+    publish(checkpoint(), data, folder, lambda _: None)
+    return folder
+
+
+def test_a_row_has_the_models_figures_and_the_tutorials_stand_below(
+    models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(compare, "MEASURE_S", 0.01)
+    parser = argparse.ArgumentParser()
+    register(parser.add_subparsers())
+    arguments = parser.parse_args(["compare", "--models", str(models), "--threads", "1"])
+    assert arguments.run(arguments) == 0
+    header, _, row, tutorial = capsys.readouterr().out.splitlines()
+    accuracy = load(models / "mnist-cnn" / "1", "cpu", 1).manifest.accuracy[0]
+    assert header.startswith("MODEL")
+    assert row.startswith("mnist-cnn 1")
+    for figure in (f"{100 * accuracy.accuracy:.2f} %", "8,490", "kB"):
+        assert figure in row
+    assert "98 %" in tutorial
+
+
+def test_speed_counts_images_per_second(models: Path) -> None:
+    runtime = OnnxModel(models / "mnist-cnn" / "1" / "model.onnx", "cpu", 1)
+    ticks = count(0, 1)
+    # One second passes between two looks at the clock: one batch is run, and two seconds are gone.
+    speed = compare.measure_speed(runtime, lambda: next(ticks) * (compare.MEASURE_S * 0.75))
+    seconds = 2 * compare.MEASURE_S * 0.75
+    assert speed.single == pytest.approx(1 / seconds)
+    assert speed.batched == pytest.approx(256 / seconds)
+
+
+def test_every_recipe_of_the_plan_exists_and_teachers_come_first() -> None:
+    from training.recipe import RECIPES, find
+
+    planned = [find(architecture, recipe) for architecture, recipe, _ in train_all.PLAN]
+    assert {(recipe.architecture, recipe.name) for recipe in planned} == {(r.architecture, r.name) for r in RECIPES}
+    for position, recipe in enumerate(planned):
+        if recipe.teacher:
+            assert recipe.teacher in {earlier.architecture for earlier in planned[:position]}
+
+
+def test_the_seed_that_validation_likes_best_is_published_the_first_of_equals(tmp_path: Path) -> None:
+    paths = []
+    for seed, accuracy in ((1, 0.2), (2, 0.4), (3, 0.4)):
+        made = checkpoint(seed, accuracy)
+        paths.append(path_of(tmp_path, made.recipe, seed))
+        save(made, paths[-1])
+    assert train_all.best_of(paths) == paths[1]
+
+
+def test_every_seed_is_trained_then_the_best_published_and_a_failure_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+    failing = ""
+
+    def run(arguments: list[str]) -> int:
+        commands.append(arguments)
+        if arguments[0] == "train":
+            seed = int(arguments[arguments.index("--seed") + 1])
+            made = checkpoint(seed, seed / 10)
+            save(made, path_of(tmp_path, made.recipe, seed))
+        return 3 if arguments[0] == failing else 0
+
+    monkeypatch.setattr(train_all, "_command", run)
+    monkeypatch.setattr(train_all, "PLAN", (("mnist-cnn", "seed", (1, 2)),))
+    monkeypatch.setattr("training.commands.fetch_data.run", lambda _: 0)
+    parser = argparse.ArgumentParser()
+    train_all.register(parser.add_subparsers())
+    line = ["train-all", "--jobs", "1", "--output", str(tmp_path), "--models", str(tmp_path), "--data", str(tmp_path)]
+    arguments = parser.parse_args(line)
+    assert arguments.run(arguments) == 0
+    assert [command[0] for command in commands] == ["train", "train", "publish"]
+    assert "seed2" in commands[-1][1]
+    assert all("--resume" not in command for command in commands)
+
+    commands.clear()
+    failing = "train"
+    assert arguments.run(arguments) == 3
+    assert [command[0] for command in commands] == ["train", "train"]
+    assert all("--resume" in command for command in commands)
+
+
+def test_speed_of_an_empty_picture_is_finite(models: Path) -> None:
+    runtime = OnnxModel(models / "mnist-cnn" / "1" / "model.onnx", "cpu", 1)
+    assert np.isfinite(list(vars(compare.measure_speed(runtime)).values())).all()

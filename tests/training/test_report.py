@@ -1,0 +1,147 @@
+import base64
+import re
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.special import softmax
+
+from serving.manifest import Manifest, read_manifest
+from tests.conftest import Digits as TestDigits
+from training import choices as choices_module
+from training.architectures import build
+from training.checkpoint import Checkpoint, EpochRecord
+from training.choices import MAX_REFUSED, Choices, choose, validation_digits
+from training.evaluate import predictor
+from training.figures import Scores
+from training.mnist import Mnist
+from training.model_card import model_card
+from training.plots import misread_digits
+from training.publish import publish
+from training.recipe import find
+from training.report import CARD_FILE_NAME, REPORT_FILE_NAME
+from training.verify import Digits
+
+LIMIT_BYTES = 500_000
+
+
+def untrained(seed: int) -> Checkpoint:
+    """Return a network that has learned nothing, after two epochs of doing so, by a recipe that does not mind."""
+    torch.manual_seed(seed)
+    recipe = replace(find("mnist-cnn", "best"), epochs=2, validation_size=200, min_accuracy=0.0, outliers=3000)
+    return Checkpoint(
+        architecture="mnist-cnn",
+        recipe=recipe,
+        seed=seed,
+        epoch=2,
+        history=tuple(EpochRecord(epoch, 2.3 / epoch, 0.1, "validation", 1.0) for epoch in (1, 2)),
+        state_dict=build("mnist-cnn").state_dict(),
+        optimizer={},
+        device="cpu",
+    )
+
+
+@pytest.fixture(scope="module")
+def data(test_digits: TestDigits) -> Mnist:
+    """Return the first 500 test digits as test set and the 1,500 behind them as training set."""
+    images, labels = (torch.tensor(array) for array in test_digits)
+    return Mnist(images[500:2000], labels[500:2000].long(), images[:500], labels[:500].long())
+
+
+@pytest.fixture(scope="module")
+def folder(data: Mnist, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a version that was published with a sibling at another seed."""
+    chosen = choose(untrained(1), data)
+    return publish(
+        untrained(1),
+        data,
+        tmp_path_factory.mktemp("models"),
+        lambda _: None,
+        temperature=chosen.temperature,
+        acceptance=chosen.acceptance,
+        siblings=[untrained(2)],
+    )
+
+
+@pytest.fixture(scope="module")
+def manifest(folder: Path) -> Manifest:
+    return read_manifest(folder)
+
+
+def test_the_report_needs_no_other_file_and_no_network(folder: Path) -> None:
+    page = (folder / REPORT_FILE_NAME).read_text(encoding="utf-8")
+    assert not re.search(r"https?://|<script|<link|src=\"(?!data:)", page)
+    pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+    assert len(pictures) == 5
+    for picture in pictures:
+        with Image.open(BytesIO(base64.b64decode(picture))) as image:
+            assert image.width > 200
+
+
+def test_the_report_shows_figures_layers_checks_and_recipe(folder: Path, manifest: Manifest) -> None:
+    page = (folder / REPORT_FILE_NAME).read_text(encoding="utf-8")
+    accuracy = {record.split: record for record in manifest.accuracy}
+    for expected in (
+        f"{100 * accuracy['test'].accuracy:.2f} %",
+        f"{100 * accuracy['validation'].accuracy:.2f} %",
+        manifest.file.sha256,
+        "conv2",
+        "seeds 1, 2",
+        "label_smoothing",
+        *(check.name for check in manifest.checks),
+    ):
+        assert expected in page
+
+
+def test_pictures_stand_beside_the_report_and_all_is_small(folder: Path) -> None:
+    names = {path.name for path in folder.glob("*.png")}
+    assert names == {"curves.png", "confusion.png", "reliability.png", "risk_coverage.png", "misread.png"}
+    sizes = [path.stat().st_size for path in folder.iterdir() if path.suffix in {".png", ".html", ".md"}]
+    assert sum(sizes) < LIMIT_BYTES
+
+
+def test_the_manifest_has_both_splits_calibration_and_seeds(manifest: Manifest) -> None:
+    assert [record.split for record in manifest.accuracy] == ["validation", "test"]
+    assert [record.total for record in manifest.accuracy] == [200, 500]
+    assert manifest.calibration is not None
+    assert manifest.seeds is not None
+    assert manifest.seeds.seeds == [1, 2]
+    assert manifest.seeds.accuracies[0] == manifest.accuracy[1].accuracy
+    assert manifest.seeds.lowest <= manifest.seeds.mean <= manifest.seeds.highest
+    assert manifest.acceptance.chosen_on == "validation"
+    assert manifest.acceptance.coverage is not None
+
+
+def test_the_card_says_what_it_is_for_and_from_what_it_learnt(folder: Path, manifest: Manifest) -> None:
+    card = (folder / CARD_FILE_NAME).read_text(encoding="utf-8")
+    assert card == model_card(manifest)
+    for expected in ("Intended use", "Not for", "Limits", "200 training digits", "3,000 pictures of letters", "mean"):
+        assert expected in card
+
+
+def test_the_threshold_refuses_no_more_digits_than_allowed(data: Mnist, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = untrained(1)
+    digits = validation_digits(checkpoint, data)
+    assert digits is not None
+    # Ten untrained logits err in nine of ten answers: no threshold keeps the error, so the other bound decides.
+    chosen = choose(checkpoint, data)
+    logits = predictor(checkpoint.model())(digits.images)
+    confidence = softmax(logits.astype(np.float64) / chosen.temperature, axis=1).max(axis=1)
+    assert (confidence < chosen.acceptance.min_confidence).mean() <= MAX_REFUSED
+    monkeypatch.setattr(choices_module, "MAX_REFUSED", 0.5)
+    assert choose(checkpoint, data).acceptance.min_confidence > chosen.acceptance.min_confidence
+
+
+def test_without_validation_images_nothing_is_chosen(data: Mnist) -> None:
+    checkpoint = replace(untrained(1), recipe=find("mnist-cnn", "seed"))
+    assert choose(checkpoint, data) == Choices()
+
+
+def test_no_misread_digits_make_no_picture(test_digits: TestDigits) -> None:
+    images, labels = test_digits
+    perfect = np.eye(10, dtype=np.float32)[labels[:50]]
+    assert misread_digits(Scores(perfect, Digits(images[:50], labels[:50]))) is None
