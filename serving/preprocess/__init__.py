@@ -72,7 +72,7 @@ def prepare(data: bytes, max_pixels: int = 50_000_000) -> Prepared:
         return Prepared(np.zeros((28, 28), np.uint8), True, polarity, None, picture.size, ("blank",))
     drawing = draw(picture.grey, ink)
     box = _box_in_picture(ink, picture.grey.shape[1], picture.size)
-    return Prepared(drawing.image, False, polarity, box, picture.size, reasons_against(ink, drawing))
+    return Prepared(drawing.image, False, polarity, box, picture.size, reasons_against(ink.strokes, drawing))
 
 
 def _box_in_picture(ink: Ink, grey_width: int, size: tuple[int, int]) -> Box:

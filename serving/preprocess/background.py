@@ -11,6 +11,11 @@ import numpy.typing as npt
 
 from serving.preprocess.grey import Grey, shrink
 
+GRADES = np.arange(256.0)
+# Whether the ink is the darker one is decided in a picture of at most this longer side.
+POLARITY_SIDE_PIXELS = 128
+# An edge of which this share is unlike most of the picture is a scan's frame.
+FRAME_SHARE = 0.85
 # The paper is estimated in a picture of at most this longer side.
 PAPER_SIDE_PIXELS = 96
 # Below this contrast against the paper, of 255, nothing is ink.
@@ -27,15 +32,20 @@ DARKEST_PAPER = 48
 
 def is_ink_dark(grey: Grey) -> bool:
     """Return whether the ink is darker than the paper: the paper fills most of the picture and of its border."""
-    small = _remove_shading(shrink(grey, 192))
+    small = _remove_shading(shrink(grey, POLARITY_SIDE_PIXELS))
     _, light = cv2.threshold(small, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     peeled = _peel_frame(light)
     border = np.concatenate([peeled[0], peeled[-1], peeled[:, 0], peeled[:, -1]])
-    deviation = small.astype(np.float32) - small.mean()
-    spread = float(deviation.std())
-    skew = float((deviation**3).mean()) / spread**3 if spread else 0.0
-    vote = (2 * peeled.mean() - 1) + (2 * border.mean() - 1) - np.clip(skew, -1, 1)
-    return bool(vote >= 0)
+    vote = (2 * cv2.mean(peeled)[0] - 1) + (2 * cv2.mean(border)[0] - 1) - max(-1.0, min(1.0, _skewness(small)))
+    return vote >= 0
+
+
+def _skewness(grey: Grey) -> float:
+    histogram = cv2.calcHist([grey], [0], None, [256], [0, 256]).ravel()
+    share = histogram / histogram.sum()
+    deviation = GRADES - float(share @ GRADES)
+    spread = float(share @ deviation**2) ** 0.5
+    return float(share @ deviation**3) / spread**3 if spread else 0.0
 
 
 def _remove_shading(grey: Grey) -> Grey:
@@ -57,13 +67,12 @@ def _remove_shading(grey: Grey) -> Grey:
 
 def _peel_frame(light: Grey) -> Grey:
     """Cut off the edges that are nearly all of the rarer class, at most a fifth of each side: the frame of a scan."""
-    rare = 0 if light.mean() > 0.5 else 1
+    common = round(cv2.mean(light)[0])
     for _ in range(4):
         light = np.rot90(light)
-        share = (light[: max(len(light) // 5, 0)] == rare).mean(1)
-        inner = np.flatnonzero(share < 0.85)
-        count = int(inner[0]) if len(inner) else len(share)
-        light = light[count:]
+        share_of_light = light[: len(light) // 5].mean(1)
+        inner = np.abs(share_of_light - common) < FRAME_SHARE
+        light = light[int(inner.argmax()) if inner.any() else len(inner) :]
     return light
 
 
@@ -102,14 +111,13 @@ class Levels:
 def measure_levels(values: Grey) -> Levels:
     """Return the levels of a picture of contrasts, uint8 (height, width)."""
     histogram = cv2.calcHist([values], [0], None, [256], [0, 256]).ravel()
-    grades = np.arange(256.0)
-    paper = _quantile(grades, histogram, 0.5)
-    distance = np.abs(grades - paper)
+    paper = _quantile(GRADES, histogram, 0.5)
+    distance = np.abs(GRADES - paper)
     order = np.argsort(distance)
     noise = 1.4826 * max(_quantile(distance[order], histogram[order], 0.5), 0.5)
     peak = 255.0 - int(np.searchsorted(np.cumsum(histogram[::-1]), PEAK_LENGTH * max(values.shape)))
-    strong = np.where(grades >= (peak + paper) / 2, histogram, 0.0)
-    ink = float((grades * strong).sum() / strong.sum()) if strong.any() else 0.0
+    strong = np.where((peak + paper) / 2 <= GRADES, histogram, 0.0)
+    ink = float((GRADES * strong).sum() / strong.sum()) if strong.any() else 0.0
     visible = ink - paper >= max(MIN_CONTRAST, MIN_NOISE_RATIO * noise)
     return Levels(ink if visible else 0.0, noise, paper)
 

@@ -24,6 +24,9 @@ FINE_PIXELS = FINE * DIGIT_PIXELS
 STROKE_PIXELS = (2.0, 4.4)
 # Standard deviation of the smoothing, in MNIST's pixels.
 SMOOTHING = 0.2
+# The contrast of the ink is that which this share of the pixels at the strokes reaches.
+STRONGEST_SHARE = 0.2
+GRADES_DOWN = np.arange(255.0, -1, -1)
 # The edge of a stroke, as a share of its contrast.
 EDGE_SHARE = 0.45
 
@@ -71,8 +74,9 @@ def _crop_fine(grey: Grey, ink: "Ink") -> Grey:
 
 
 def _threshold(values: Grey, mask: Grey) -> Grey:
-    inside = np.sort(values[mask == 255])
-    level = float(inside[int(0.7 * len(inside)) :].mean()) if len(inside) else 255.0
+    inside = cv2.calcHist([values], [0], mask, [256], [0, 256]).ravel()
+    strongest = np.cumsum(inside[::-1]) <= STRONGEST_SHARE * inside.sum()
+    level = float(GRADES_DOWN[strongest].min(initial=255.0))
     return cv2.threshold(values, EDGE_SHARE * level, 255, cv2.THRESH_BINARY)[1]
 
 

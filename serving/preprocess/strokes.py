@@ -17,6 +17,9 @@ SPECK_SHARE = 0.12
 GAP_SHARE = 0.35
 
 
+# A part beside another is a second digit where both share this much of their height, with this gap between them.
+NEIGHBOUR_SHARE = 0.65
+NEIGHBOUR_GAP = 0.06
 # Below this share of the picture's longer side, everything is a speck.
 MIN_SIDE = 0.015
 # A pixel belongs to a stroke from the weak level on, a stroke has at least one pixel at the strong one: shares of
@@ -55,6 +58,13 @@ class Part:
         along_x = (top == 0 or bottom == height) and self.width > 0.5 * width and self.height < 0.25 * height
         along_y = (left == 0 or right == width) and self.height > 0.5 * height and self.width < 0.25 * width
         return along_x or along_y or (self.width == width and self.height == height)
+
+    def is_neighbour(self, main: "Part") -> bool:
+        """Return whether it stands beside the main part as another digit does: as tall, on the same line, apart."""
+        tall = max(self.height, main.height)
+        shared = min(self.box[3], main.box[3]) - max(self.box[1], main.box[1])
+        apart = max(self.box[0] - main.box[2], main.box[0] - self.box[2])
+        return shared > NEIGHBOUR_SHARE * tall and apart > NEIGHBOUR_GAP * tall
 
     def is_rule(self, main: "Part") -> bool:
         """Return whether it is a line ruled above or below the main part."""
@@ -99,11 +109,14 @@ def choose(contrast: Grey, levels: Levels) -> Strokes:
         return _nothing(contrast)
     main = max(kept, key=lambda part: part.area * part.side)
     chosen, others = _group(main, kept)
+    boxes = tuple(part.box for part in chosen)
+    box = _union(boxes)
     wanted = np.zeros(count, np.uint8)
     wanted[[part.index for part in chosen]] = 255
-    boxes = tuple(part.box for part in chosen)
-    specks = len(parts) - len(chosen) - len(others)
-    return Strokes(wanted[labels], _union(boxes), boxes, tuple(part.box for part in others), specks)
+    mask = np.zeros_like(contrast)
+    inside = slice(box[1], box[3]), slice(box[0], box[2])
+    mask[inside] = wanted[labels[inside]]
+    return Strokes(mask, box, boxes, tuple(part.box for part in others), len(parts) - len(chosen) - len(others))
 
 
 def _nothing(contrast: Grey) -> Strokes:
@@ -118,6 +131,7 @@ def _group(main: Part, kept: list[Part]) -> tuple[list[Part], list[Part]]:
         if part.side < SPECK_SHARE * main.side or part.is_rule(main):
             continue
         near = _gap(part.box, _union([other.box for other in chosen])) <= GAP_SHARE * main.side
+        near = near and not part.is_neighbour(main)
         (chosen if near else others).append(part)
     return chosen, others
 
