@@ -4,17 +4,20 @@ Must not know: BentoML.
 """
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
 import resource
 import signal
+import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 
+import uvicorn
 from prometheus_client import CollectorRegistry
 
 from serving import repository
@@ -24,9 +27,10 @@ from serving.drift import Drift
 from serving.grpc.server import GrpcServer
 from serving.grpc.service import InferenceService
 from serving.http.app import create_app
-from serving.http.listener import Listener
+from serving.http.closing import resume_connections, settle
+from serving.http.listener import Listener, sockets_of
 from serving.http.v2 import V2Endpoints
-from serving.metrics import MULTIPROC_VARIABLE, Metrics
+from serving.metrics import MULTIPROC_VARIABLE, Metrics, gather
 from serving.orders import Orders
 from serving.predictor import Predictor
 from serving.preparing import Preparer
@@ -77,6 +81,7 @@ class Worker:
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
+        self._host: uvicorn.Server | None = None
 
     def _make(self, folder: Path) -> Predictor:
         """Load, check and warm up the version in a folder."""
@@ -119,6 +124,10 @@ class Worker:
         except Exception:
             logger.exception("the models could not be loaded, so this process is not ready")
             return
+        with self._shared_sockets() as shared:
+            # A worker that was stopped alone may have left them shut.
+            for each in shared:
+                resume_connections(each)
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 100)
@@ -150,6 +159,8 @@ class Worker:
     def _take_signals(self) -> None:
         """Drain before the signal reaches the server that this process belongs to; reload on SIGHUP."""
         loop = asyncio.get_running_loop()
+        host = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+        self._host = host if isinstance(host, uvicorn.Server) else None
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._begin_stop, number, signal.getsignal(number))
         loop.add_signal_handler(signal.SIGHUP, self._begin_reload)
@@ -160,17 +171,29 @@ class Worker:
 
     def _begin_stop(self, number: int, server: Handler) -> None:
         if self._stopping is None:
-            # Ctrl-C is a person who waits; SIGTERM is a platform that must first see that readiness has failed.
-            delay_s = 0.0 if number == signal.SIGINT else self.settings.drain_s
-            self._stopping = asyncio.create_task(self._drain(number, server, delay_s))
+            self._stopping = asyncio.create_task(self._drain(number, server))
 
-    async def _drain(self, number: int, server: Handler, delay_s: float) -> None:
-        logger.info("draining for %g s, then stopping", delay_s)
+    async def _drain(self, number: int, server: Handler) -> None:
+        logger.info("draining for %g s, then stopping", self.settings.drain_s)
         self.catalogue.drain()
-        await asyncio.sleep(delay_s)
+        await asyncio.sleep(self.settings.drain_s)
         self._closing = asyncio.create_task(self._close())
+        # The socket of PORT belongs to all workers: while others go on, they take what comes.
+        if not self._others_are_ready():
+            with self._shared_sockets() as shared:
+                await settle(shared)
         if callable(server):
             server(number, None)
+
+    def _others_are_ready(self) -> bool:
+        return bool(gather(self.metrics.registry).get_sample_value("mnist_workers"))
+
+    @contextlib.contextmanager
+    def _shared_sockets(self) -> Iterator[list[socket.socket]]:
+        shared = sockets_of(self._host) if self._host else []
+        yield shared
+        for each in shared:
+            each.close()
 
     async def _close(self) -> None:
         await asyncio.gather(*(listener.stop() for listener in self._listeners))

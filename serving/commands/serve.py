@@ -21,6 +21,9 @@ def run(_: argparse.Namespace) -> int:
 
     settings = read_settings(os.environ)
     check_port("PORT", settings.host, settings.port)
+    if sys.stdin.isatty():
+        # Ctrl-C comes from a person, who has nobody to tell first that readiness has failed.
+        os.environ.setdefault("MNIST_DRAIN_S", "0")
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     # A worker that dies shall come back in a container, too; this variable forbids it.
     os.environ.pop("BENTOML_CONTAINERIZED", None)

@@ -14,6 +14,7 @@ from serving.http.errors import ErrorHandlers
 from serving.http.explain import ExplainEndpoint
 from serving.http.health import HealthEndpoints
 from serving.http.metering import Metering
+from serving.http.openapi import OpenApiEndpoint
 from serving.http.page import PageEndpoints
 from serving.http.predict import PredictEndpoint
 from serving.metrics import Metrics
@@ -46,6 +47,7 @@ def create_app(
         middleware=[Middleware(Metering, catalogue=catalogue, metrics=metrics, access_log=settings.access_log)],
         exception_handlers=ErrorHandlers(metrics).table(),
     )
+    app.router.routes += OpenApiEndpoint(catalogue, app.router).routes()
     # A path with a slash too many is not found, as the protocol's clients expect; a redirect would lose their body.
     app.router.redirect_slashes = False
     return app

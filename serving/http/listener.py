@@ -5,11 +5,14 @@ Must not know: what the app does.
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
+
+from serving.http.closing import settle
 
 # Longer than the idle timeout of the usual load balancers (60 s), so that they close first and no request meets a
 # connection that is just being closed.
@@ -36,6 +39,12 @@ def open_socket(host: str, port: int) -> socket.socket:
     return opened
 
 
+def sockets_of(server: uvicorn.Server) -> list[socket.socket]:
+    """Return the listening sockets of a server that runs; the caller closes the copies."""
+    servers = getattr(server, "servers", ())
+    return [socket.socket(fileno=os.dup(each.fileno())) for one in servers for each in one.sockets]
+
+
 class _Server(uvicorn.Server):
     """A uvicorn that leaves the signals to the process that it is a guest in."""
 
@@ -58,6 +67,7 @@ class Listener:
         self._app, self._host, self._port, self._stop_s = app, host, port, stop_s
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
+        self._socket: socket.socket | None = None
 
     async def start(self) -> None:
         """Listen.
@@ -65,7 +75,7 @@ class Listener:
         Raises:
             OSError: the address is taken or not ours.
         """
-        opened = open_socket(self._host, self._port)
+        self._socket = open_socket(self._host, self._port)
         config = uvicorn.Config(
             self._app,
             lifespan="off",
@@ -77,10 +87,11 @@ class Listener:
             timeout_graceful_shutdown=int(self._stop_s) or 1,
         )
         self._server = _Server(config)
-        self._task = asyncio.create_task(self._server.serve([opened]))
+        self._task = asyncio.create_task(self._server.serve([self._socket]))
 
     async def stop(self) -> None:
         """Take no more connections, finish the requests that run, then return."""
-        if self._server and self._task:
+        if self._server and self._task and self._socket:
+            await settle([self._socket])
             self._server.should_exit = True
             await self._task

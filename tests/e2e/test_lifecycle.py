@@ -1,0 +1,105 @@
+"""From start to stop: readiness, draining, signals, reload."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from serving.manifest import MODEL_FILE_NAME
+from tests.e2e.conftest import Start
+from tests.e2e.load import Load
+from tests.e2e.server import ROOT, Server, wait_until
+from tests.serving.tiny_model import write_tiny_model
+
+
+def is_down(server: Server) -> bool:
+    return server.get("/livez") is None
+
+
+def status(server: Server, path: str) -> int | None:
+    answer = server.get(path)
+    return answer.status_code if answer else None
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sigterm_fails_readiness_first_and_answers_everything_that_was_accepted(start: Start, workers: int):
+    server = start(MNIST_WORKERS=str(workers), MNIST_DRAIN_S="1").wait_ready(workers)
+    with Load(server.url) as bentoml, Load(server.v2_url) as bare:
+        wait_until(lambda: bentoml.right > 20 and bare.right > 20)
+        server.signal()
+        wait_until(lambda: status(server, "/readyz") == 503)
+        assert status(server, "/livez") == 200
+        before = bentoml.right
+        wait_until(lambda: bentoml.right > before)
+        server.signal()
+        assert server.wait() == 0
+    for load in (bentoml, bare):
+        assert load.wrong == []
+        assert load.cut == []
+        assert load.closed > 0
+    assert "Traceback" not in server.log
+
+
+def test_a_new_version_is_exchanged_under_load_and_nothing_is_lost(start: Start, models: Path):
+    server = start().wait_ready()
+    with Load(server.v2_url) as load:
+        wait_until(lambda: load.right > 20)
+        (write_tiny_model(models, "mnist-cnn", 7) / MODEL_FILE_NAME).write_bytes(b"bad")
+        server.signal(signal.SIGHUP)
+        wait_until(lambda: "mnist-cnn version 7 is not served" in server.log)
+        write_tiny_model(models, "mnist-cnn", 8)
+        server.signal(signal.SIGHUP)
+        wait_until(lambda: "8" in load.versions)
+    assert load.versions == {"1", "8"}
+    assert load.wrong + load.cut == []
+    assert len(server.worker_pids()) == 1
+    assert server.sample('mnist_model_loads_total{model="mnist-cnn",result="rejected"}') >= 1
+
+
+def test_liveness_answers_before_readiness_and_a_missing_default_model_is_never_ready(start: Start):
+    server = start(MNIST_DEFAULT_MODEL="absent")
+    wait_until(lambda: status(server, "/livez") == 200, 60)
+    wait_until(lambda: "the default model absent is not served" in server.log)
+    assert status(server, "/readyz") == 503
+    assert httpx.post(f"{server.url}/predict", content=b"x").status_code == 404
+    assert httpx.post(f"{server.url}/predict?model=other", json={"pixels": [0] * 784}).status_code == 200
+
+
+def test_sigterm_during_the_start_ends_it(start: Start):
+    server = start()
+    wait_until(lambda: server.worker_pids(), 60)
+    server.signal()
+    assert server.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("MNIST_WORKERS", "none", "MNIST_WORKERS='none'"),
+        ("MNIST_DEVICE", "cuda", "device cuda: "),
+        ("OTEL_TRACES_EXPORTER", "zipkin", "OTEL_TRACES_EXPORTER='zipkin'"),
+    ],
+)
+def test_a_setting_that_cannot_be_had_stops_the_start_and_is_named(start: Start, name: str, value: str, text: str):
+    server = start(**{name: value})
+    assert server.wait(60) != 0
+    assert text in server.log
+    assert "Starting production" not in server.log
+
+
+def test_a_port_that_is_taken_stops_the_start_and_is_named(start: Start):
+    first = start()
+    wait_until(lambda: status(first, "/livez") == 200, 60)
+    for name, port in (("PORT", first.port), ("V2_PORT", first.v2_port), ("GRPC_PORT", first.grpc_port)):
+        second = start(**{name: str(port)})
+        assert second.wait(60) != 0
+        assert f"{name}={port}: cannot listen" in second.log
+
+
+def test_settings_are_printed_from_the_command_line():
+    command = [sys.executable, "-m", "serving", "settings"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "MNIST_DRAIN_S" in printed

@@ -1,0 +1,63 @@
+"""More requests than the service can answer."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import psutil
+import pytest
+
+from tests.e2e.conftest import Start
+from tests.e2e.server import Server
+
+# 64 images of ones, 100 kB of JSON; eight of them fill the queue.
+BODY = b'{"pixels": [' + b",".join([b"[" + b",".join([b"1"] * 784) + b"]"] * 64) + b"]}"
+
+
+@pytest.fixture(scope="module")
+def server(start: Start) -> Server:
+    return start(MNIST_QUEUE_SIZE="128", MNIST_MAX_IMAGES="64", MNIST_MAX_BATCH_SIZE="8").wait_ready()
+
+
+def flood(server: Server, stop: threading.Event) -> list[tuple[int, float, str | None]]:
+    """Send as fast as answers come, and return status, seconds and Retry-After of each."""
+    answers = []
+    with httpx.Client(timeout=30) as client:
+        while not stop.is_set():
+            started = time.perf_counter()
+            answer = client.post(f"{server.v2_url}/predict", content=BODY)
+            answers.append((answer.status_code, time.perf_counter() - started, answer.headers.get("retry-after")))
+    return answers
+
+
+def test_a_flood_is_refused_at_once_and_everything_else_goes_on(server: Server):
+    stop, health = threading.Event(), []
+    (worker,) = server.worker_pids()
+    with ThreadPoolExecutor(12) as pool:
+        floods = [pool.submit(flood, server, stop) for _ in range(12)]
+        time.sleep(1)
+        before = psutil.Process(worker).memory_info().rss
+        for _ in range(8):
+            started = time.perf_counter()
+            assert httpx.get(f"{server.url}/livez", timeout=30).status_code == 200
+            assert httpx.get(f"{server.url}/readyz", timeout=30).status_code == 200
+            health.append(time.perf_counter() - started)
+            time.sleep(0.1)
+        after = psutil.Process(worker).memory_info().rss
+        stop.set()
+        answers = [answer for each in floods for answer in each.result()]
+    statuses = {status for status, _, _ in answers}
+    assert statuses <= {200, 429}
+    assert 200 in statuses
+    assert all(retry_after and int(retry_after) >= 1 for status, _, retry_after in answers if status == 429)
+    assert server.sample('mnist_rejected_total{reason="queue_full"}') == sum(s == 429 for s, _, _ in answers)
+    assert after < before * 1.2
+    assert sorted(health)[len(health) // 2] < 5
+
+
+def test_after_the_flood_everything_is_as_before(server: Server):
+    assert server.sample("mnist_queue_images") == 0
+    assert httpx.post(f"{server.v2_url}/predict", json={"pixels": [1] * 784}).status_code == 200
+    # The one that asks is in progress itself.
+    assert server.sample('mnist_requests_in_progress{protocol="http"}') == 1
