@@ -55,7 +55,7 @@ class LayerRecord(BaseModel):
     bias: str | None = Field(default=None, description="the graph's output that holds what is added")
 
 
-_RECORDS = TypeAdapter(list[LayerRecord])
+_RECORDS = TypeAdapter(Annotated[list[LayerRecord], Field(min_length=1)])
 
 
 class LayeredModel:

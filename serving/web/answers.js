@@ -117,7 +117,7 @@ export async function showSeen(input, pad) {
   const picture = new Image();
   picture.src = input.image;
   await picture.decode();
-  byId("seen-picture").getContext("2d").drawImage(picture, 0, 0);
+  byId("seen-picture").getContext("2d", { willReadFrequently: true }).drawImage(picture, 0, 0);
   byId("seen-text").textContent = seenText(input);
   if (input.box) placeBox(input, pad);
 }

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { Cards, showSeen, spoken } from "./answers.js";
-import { byId, make } from "./dom.js";
+import { byId, make, percent } from "./dom.js";
 import { Live } from "./live.js";
 import { Pad } from "./pad.js";
 import { Sources } from "./sources.js";
@@ -58,6 +58,7 @@ async function askOne(blob, name, signal) {
 async function settle(blob, answers) {
   Object.assign(session, { blob, answer: answers[0] ?? null });
   byId("spoken").textContent = answers.map(({ model, prediction }) => spoken(model.name, prediction)).join(". ");
+  showQuick(session.answer?.prediction);
   await showSeen(session.answer?.prediction.input, pad);
   updateViews();
 }
@@ -66,8 +67,15 @@ function forget() {
   Object.assign(session, { blob: null, answer: null });
   cards.reset();
   byId("spoken").textContent = "";
+  showQuick(null);
   showSeen(null, pad);
   updateViews();
+}
+
+// Where the cards lie below the fold, the sheet's own heading says what is read.
+function showQuick(prediction) {
+  const digit = prediction?.digit;
+  byId("quick").textContent = digit == null ? "" : `reads ${digit}, ${percent(prediction.confidence)}`;
 }
 
 function updateViews() {

@@ -74,7 +74,7 @@ export class View {
   async #seen() {
     const seen = document.getElementById("seen-picture");
     if (!this.session.answer) return new Float32Array(784);
-    const { data } = seen.getContext("2d").getImageData(0, 0, 28, 28);
+    const { data } = seen.getContext("2d", { willReadFrequently: true }).getImageData(0, 0, 28, 28);
     return Float32Array.from({ length: 784 }, (_, pixel) => data[4 * pixel] / 255);
   }
 

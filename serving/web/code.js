@@ -35,7 +35,7 @@ export class View {
   }
 
   #pixels() {
-    const { data } = document.getElementById("seen-picture").getContext("2d").getImageData(0, 0, 28, 28);
+    const { data } = document.getElementById("seen-picture").getContext("2d", { willReadFrequently: true }).getImageData(0, 0, 28, 28);
     return Uint8Array.from({ length: 784 }, (_, pixel) => data[4 * pixel]);
   }
 

@@ -8,6 +8,9 @@ const GAP = 1;
 
 const blend = (from, to, share) => from.map((start, channel) => Math.round(start + (to[channel] - start) * share));
 
+// Screen pixels for one value, at least: small maps can be larger.
+const leastZoom = (width) => (width >= 20 ? 2.8 : width >= 10 ? 4 : 6);
+
 function groundOf(element) {
   return getComputedStyle(element).backgroundColor.match(/[\d.]+/g).slice(0, 3).map(Number);
 }
@@ -29,16 +32,18 @@ export class Maps {
   show(values, [maps, height, width], scale = null) {
     this.extent = [maps, height, width];
     const wraps = height === 1;
-    this.perRow = wraps ? Math.min(width, 32) : this.columns ?? Math.min(maps, this.widest);
+    const room = this.element.parentElement?.clientWidth || 320;
+    const fitting = Math.max(1, Math.floor(room / ((width + GAP) * leastZoom(width))));
+    this.perRow = wraps ? Math.min(width, 32) : this.columns ?? Math.min(maps, this.widest, fitting);
     this.canvas.width = wraps ? this.perRow : this.perRow * (width + GAP) - GAP;
     this.canvas.height = wraps ? Math.ceil(width / this.perRow) : Math.ceil(maps / this.perRow) * (height + GAP) - GAP;
-    this.element.style.width = `${this.canvas.width * this.#zoom(wraps)}px`;
+    this.element.style.width = `${this.canvas.width * this.#zoom(wraps, room)}px`;
     this.#paint(values, scale ?? values.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-9));
   }
 
-  #zoom(wraps) {
+  #zoom(wraps, room) {
     if (wraps) return this.canvas.width <= 10 ? 28 : 16;
-    return Math.max(2, Math.min(Math.floor(880 / this.canvas.width), this.extent[0] === 1 ? 8 : 12));
+    return Math.max(1, Math.min(room / this.canvas.width, this.extent[0] === 1 ? 8 : 12));
   }
 
   #paint(values, most) {
@@ -67,9 +72,10 @@ export class Maps {
       const index = y * this.perRow + x;
       return index < width ? [0, 0, index] : null;
     }
-    const [column, row] = [x % (width + GAP), y % (height + GAP)];
+    // A gap belongs to the map before it.
+    const [column, row] = [Math.min(width - 1, x % (width + GAP)), Math.min(height - 1, y % (height + GAP))];
     const map = Math.floor(y / (height + GAP)) * this.perRow + Math.floor(x / (width + GAP));
-    return column < width && row < height && map < maps ? [map, row, column] : null;
+    return map < maps ? [map, row, column] : null;
   }
 
   #connect() {

@@ -1,0 +1,127 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.routing import Route
+
+from serving.settings import Settings
+from serving.worker import Worker
+from tests.serving.layered_model import write_layered_model
+from tests.serving.tiny_model import write_tiny_model
+from tests.serving.v2_worker import client_of
+
+
+@pytest.fixture
+async def worker(tmp_path: Path) -> AsyncIterator[Worker]:
+    write_layered_model(tmp_path, "tiny")
+    worker = Worker(Settings(models=tmp_path, default_model="tiny", device="cpu", threads=1))
+    await worker.catalogue.start()
+    yield worker
+    await worker.stop()
+
+
+@pytest.fixture
+async def client(worker: Worker) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(worker) as client:
+        yield client
+
+
+def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    return [(method, path, each) for path, methods in document["paths"].items() for method, each in methods.items()]
+
+
+def request_of(path: str, operation: dict[str, Any]) -> tuple[str, dict[str, str], Any]:
+    examples = {each["name"]: each["example"] for each in operation["parameters"] if "example" in each}
+    query = {each["name"] for each in operation["parameters"] if each["in"] == "query"}
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
+    return path.format(**examples), {name: value for name, value in examples.items() if name in query}, body
+
+
+def same(shown: Any, answered: Any) -> bool:
+    """Compare what is shown with an answer; what was cut says so, and reads are compared as far as they go."""
+    if isinstance(shown, dict):
+        return shown.keys() == answered.keys() and all(same(value, answered[key]) for key, value in shown.items())
+    if isinstance(shown, list):
+        cut = len(shown) < len(answered) or (shown and isinstance(shown[-1], str) and shown[-1].startswith("... "))
+        kept = shown[:-1] if cut else shown
+        return all(same(one, other) for one, other in zip(kept, answered, strict=False))
+    if isinstance(shown, str) and shown.endswith(" more characters"):
+        return str(answered).startswith(shown.rpartition("... ")[0])
+    return bool(shown == answered)
+
+
+async def test_every_example_is_what_the_service_answers(client: httpx.AsyncClient):
+    document = (await client.get("/openapi.json")).json()
+    assert len(operations(document)) == 10
+    for method, path, operation in operations(document):
+        address, query, body = request_of(path, operation)
+        answer = await client.request(method, address, params=query, json=body)
+        assert answer.status_code == 200, path
+        assert same(operation["responses"]["200"]["content"]["application/json"]["example"], answer.json()), path
+
+
+async def test_the_example_of_a_picture_is_a_seven(client: httpx.AsyncClient):
+    document = (await client.get("/openapi.json")).json()
+    example = document["paths"]["/predict"]["post"]["responses"]["200"]["content"]["application/json"]["example"]
+    assert example["model"] == {"name": "tiny", "version": "1"}
+    assert set(example["predictions"][0]) >= {"digit", "confidence", "probabilities", "accepted", "reasons", "input"}
+
+
+# Routes that the page or a protocol's clients use, and that are described elsewhere or by their siblings.
+UNDOCUMENTED = {"/", "/docs", "/openapi.json", "/web/{digest}/{name}", "/healthz", "/metrics"}
+
+
+async def test_every_operation_is_a_route_of_the_app(worker: Worker, client: httpx.AsyncClient):
+    document = (await client.get("/openapi.json")).json()
+    known = {route.path for route in worker.app.routes if isinstance(route, Route)}
+    known |= {path.replace("{name}", "{model}") for path in known if path.startswith("/v2")}
+    assert {path for _, path, _ in operations(document)} <= known
+    ours = {path for path in known if not path.startswith("/v2")} - UNDOCUMENTED
+    assert ours <= set(document["paths"])
+
+
+async def test_errors_are_described_by_their_schema(client: httpx.AsyncClient):
+    document = (await client.get("/openapi.json")).json()
+    described = document["paths"]["/predict"]["post"]["responses"]["422"]["content"]["application/json"]["schema"]
+    assert described == {"$ref": "#/components/schemas/Error"}
+    failed = await client.post("/predict", content=b"no picture at all")
+    assert failed.status_code == 422
+    broken = await client.post("/predict", content=b"")
+    assert set(broken.json()) == set(document["components"]["schemas"]["Error"]["required"])
+
+
+async def predictions(client: httpx.AsyncClient) -> float:
+    lines = (await client.get("/metrics")).text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("mnist_predictions_total"))
+
+
+async def test_the_document_is_made_once_for_a_version(worker: Worker, client: httpx.AsyncClient, tmp_path: Path):
+    first = (await client.get("/openapi.json")).content
+    asked = await predictions(client)
+    assert asked > 0
+    assert (await client.get("/openapi.json")).content == first
+    assert await predictions(client) == asked
+    write_layered_model(tmp_path, "tiny", version=2)
+    await worker.catalogue.reload()
+    assert (await client.get("/openapi.json")).content != first
+
+
+async def test_what_an_instance_does_not_offer_is_shown_as_its_error(tmp_path: Path):
+    write_tiny_model(tmp_path)
+    worker = Worker(Settings(models=tmp_path, default_model="tiny", device="cpu", threads=1, explain=False))
+    await worker.catalogue.start()
+    async with client_of(worker) as client:
+        document = (await client.get("/openapi.json")).json()
+    await worker.stop()
+    answer = document["paths"]["/explain"]["get"]["responses"]["501"]["content"]["application/json"]
+    assert answer["example"] == {"error": "explanations are switched off here; MNIST_EXPLAIN=true switches them on"}
+
+
+async def test_before_a_model_is_there_it_says_so(tmp_path: Path):
+    worker = Worker(Settings(models=tmp_path, default_model="tiny", device="cpu", threads=1))
+    async with client_of(worker) as client:
+        answer = await client.get("/openapi.json")
+    assert answer.status_code == 503
+    await worker.stop()
