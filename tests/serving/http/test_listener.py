@@ -1,0 +1,63 @@
+import asyncio
+import socket
+
+import httpx
+import pytest
+
+from serving.http.closing import resume_connections, stop_connections
+from serving.http.listener import Listener, open_socket, sockets_of
+from tests.serving.http.app import App
+
+
+def test_workers_share_a_port_but_strangers_do_not(free_port: int):
+    workers = [open_socket("127.0.0.1", free_port) for _ in range(2)]
+    with socket.socket() as stranger, pytest.raises(OSError, match="in use"):
+        stranger.bind(("127.0.0.1", free_port))
+    for worker in workers:
+        worker.close()
+
+
+def test_an_address_that_is_not_ours_is_refused():
+    with pytest.raises(OSError, match="assign"):
+        open_socket("203.0.113.1", 0)
+
+
+def test_what_was_shaken_hands_with_is_accepted_after_the_stop_of_new_ones():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(5)
+        address = listening.getsockname()
+        with socket.create_connection(address, 5) as early:
+            early.sendall(b"request")
+            stop_connections(listening)
+            with pytest.raises(TimeoutError):
+                socket.create_connection(address, 0.2)
+            accepted, _ = listening.accept()
+            with accepted:
+                assert accepted.recv(10) == b"request"
+        resume_connections(listening)
+        resume_connections(listening)
+        socket.create_connection(address, 5).close()
+
+
+async def test_it_listens_answers_and_stops(app: App, free_port: int):
+    listener = Listener(app.asgi, "127.0.0.1", free_port, 5.0)
+    await listener.start()
+    async with asyncio.timeout(20), httpx.AsyncClient() as client:
+        while True:
+            try:
+                answer = await client.get(f"http://127.0.0.1:{free_port}/livez")
+                break
+            except httpx.ConnectError:
+                await asyncio.sleep(0.01)
+        assert answer.json() == {"live": True}
+        copies = sockets_of(listener._server)
+        assert [copy.getsockname()[1] for copy in copies] == [free_port]
+        for copy in copies:
+            copy.close()
+        await listener.stop()
+        with pytest.raises(httpx.TransportError):
+            await client.get(f"http://127.0.0.1:{free_port}/livez")
+
+
+async def test_stopping_what_was_never_started_is_nothing(app: App):
+    await Listener(app.asgi, "127.0.0.1", 1, 5.0).stop()

@@ -1,0 +1,56 @@
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
+import cv2
+import numpy as np
+import pytest
+
+from serving.errors import DeadlineExceeded, QueueFull, UnreadablePicture
+from serving.preparing import SMALL_BYTES, Preparer
+from serving.preprocess import Prepared
+from tests.serving.fakes import FakeClock
+
+
+@pytest.fixture
+def executor() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as made:
+        yield made
+
+
+def drawing(size: int) -> bytes:
+    noisy = np.random.default_rng(size).integers(200, 256, (size, size), np.uint8)
+    cv2.line(noisy, (size // 2, size // 5), (size // 2, 4 * size // 5), 0, max(2, size // 12))
+    return cv2.imencode(".png", noisy)[1].tobytes()
+
+
+async def test_each_picture_is_prepared_or_says_what_is_wrong_in_its_order(executor: ThreadPoolExecutor):
+    small, large = drawing(20), drawing(300)
+    assert len(small) < SMALL_BYTES < len(large)
+    for pictures in ([small, b"x"], [large, b"x", small] * 5):
+        results = await Preparer(executor, 10**6, 100).prepare(pictures)
+        kinds = [Prepared if picture != b"x" else UnreadablePicture for picture in pictures]
+        assert [type(result) for result in results] == kinds
+
+
+async def test_no_pictures_are_nothing_to_do(executor: ThreadPoolExecutor):
+    assert await Preparer(executor, 10**6, 1).prepare([]) == []
+
+
+async def test_more_pictures_than_there_is_room_for_are_refused(executor: ThreadPoolExecutor):
+    preparer, leave = Preparer(executor, 10**6, 2), Event()
+    executor.submit(leave.wait, 5)
+    waiting = asyncio.ensure_future(preparer.prepare([drawing(300)] * 2))
+    await asyncio.sleep(0)
+    with pytest.raises(QueueFull, match="there is room for 2"):
+        await preparer.prepare([drawing(300)])
+    leave.set()
+    assert len(await waiting) == 2
+    assert len(await preparer.prepare([drawing(300)] * 2)) == 2
+
+
+async def test_a_picture_whose_deadline_has_passed_is_not_prepared(executor: ThreadPoolExecutor):
+    clock = FakeClock()
+    with pytest.raises(DeadlineExceeded):
+        await Preparer(executor, 10**6, 10, clock).prepare([drawing(300)], clock.now)

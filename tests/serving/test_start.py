@@ -1,0 +1,49 @@
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from serving.errors import ConfigurationError
+from serving.settings import Settings
+from serving.start import check_start
+from tests.serving.tiny_model import write_tiny_model
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """Return a port that somebody listens on."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield listening.getsockname()[1]
+
+
+def settings(**given: object) -> Settings:
+    return Settings.model_validate({"host": "127.0.0.1", "v2_port": 0, "grpc_port": 0} | given)
+
+
+def test_free_ports_and_a_processor_are_fine(free_port: int):
+    check_start(settings(v2_port=free_port))
+
+
+@pytest.mark.parametrize("name", ["v2_port", "grpc_port"])
+def test_a_taken_port_is_named(taken: int, name: str):
+    with pytest.raises(ConfigurationError, match=f"{name.upper()}={taken}: cannot listen on 127.0.0.1"):
+        check_start(settings(**{name: taken}))
+
+
+def test_ipv6_addresses_are_checked_too():
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6")
+    check_start(settings(host="::1", v2_port=0))
+
+
+def test_a_device_that_is_not_there_is_refused(tmp_path: Path):
+    write_tiny_model(tmp_path, "tiny", 1)
+    with pytest.raises(ConfigurationError, match="device cuda: "):
+        check_start(settings(models=tmp_path, default_model="tiny", device="cuda"))
+
+
+def test_a_missing_default_model_is_left_to_the_workers(tmp_path: Path):
+    check_start(settings(models=tmp_path, default_model="tiny", device="cuda"))
