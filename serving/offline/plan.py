@@ -5,11 +5,12 @@ Must not know: the model, the output.
 
 import stat
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, get_args
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
@@ -54,12 +55,12 @@ class Plan:
     def __init__(self, sources: Iterable[Source], options: ReadOptions):
         self._sources, self._options = sources, options
         self._finished_bytes = 0
-        self._file: BinaryIO | None = None
+        self._position: Callable[[], int] = int
 
     @property
     def bytes_done(self) -> int:
         """Bytes of the files that have been read so far."""
-        return self._finished_bytes + (self._file.tell() if self._file and not self._file.closed else 0)
+        return self._finished_bytes + self._position()
 
     def __iter__(self) -> Iterator[Task]:
         waiting: list[Entry] = []
@@ -72,6 +73,7 @@ class Plan:
                     waiting = []
                 if not isinstance(piece, Entry):
                     yield piece
+            self._position = int
             self._finished_bytes += size_of(source)
         if waiting:
             yield Entries(tuple(waiting), self._options.max_pixels)
@@ -94,7 +96,8 @@ class Plan:
         if not stat.S_ISREG(source.path.stat().st_mode):
             raise InvalidInput("no regular file")
         with ExitStack() as stack:
-            self._file = file = stack.enter_context(source.path.open("rb"))
+            file = stack.enter_context(source.path.open("rb"))
+            self._position = file.tell
             kind, stream = look(file)
             compressed = kind in get_args(Compressed)
             if compressed:
@@ -114,6 +117,7 @@ class Plan:
 
     def _read_zip(self, path: Path, place: Place) -> Iterator[Entry | Task]:
         with open_zip(path) as archive:
+            self._position = archive.fp.tell if archive.fp else int
             if is_npz(archive):
                 for name, tasks in npz_arrays(archive, place, self._options.scale):
                     yield from self._guarded(tasks, place, name, NO_LABEL)
@@ -153,7 +157,13 @@ class Plan:
 
     def _read_table(self, path: Path, kind: Kind, place: Place) -> Iterator[Task]:
         batches = parquet_batches(path) if kind == "parquet" else arrow_batches(path, kind)
-        yield from table_tasks(batches, place, self._options.scale, self._options.max_pixels)
+        counted = self._positioned(batches, path.stat().st_size)
+        yield from table_tasks(counted, place, self._options.scale, self._options.max_pixels)
+
+    def _positioned(self, batches: Iterator[tuple[pa.RecordBatch, float]], size_bytes: int) -> Iterator[pa.RecordBatch]:
+        for batch, share in batches:
+            self._position = partial(round, share * size_bytes)
+            yield batch
 
 
 def _labels_beside(path: Path, kind: Kind) -> Numbers | None:

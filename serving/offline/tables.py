@@ -200,8 +200,10 @@ def table_tasks(batches: Iterator[pa.RecordBatch], place: Place, scale: Scale, m
             first += batch.num_rows
 
 
-def parquet_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """Yield the batches of a Parquet file; holds one batch, however large its row groups are.
+def parquet_batches(path: Path) -> Iterator[tuple[pa.RecordBatch, float]]:
+    """Yield the batches of a Parquet file, each with the share of the file that is read by then, 0 to 1.
+
+    One batch is held, however large the row groups are.
 
     Raises:
         InvalidInput: no columns of digits.
@@ -210,19 +212,23 @@ def parquet_batches(path: Path) -> Iterator[pa.RecordBatch]:
     with pq.ParquetFile(path, pre_buffer=False, buffer_size=COLUMN_BUFFER_BYTES) as file:
         layout = find_layout(file.schema_arrow)
         size = PICTURE_ROWS if layout.form == "pictures" else PIXEL_ROWS
-        yield from file.iter_batches(size, columns=layout.columns, use_threads=False)
+        rows = 0
+        for batch in file.iter_batches(size, columns=layout.columns, use_threads=False):
+            rows += batch.num_rows
+            yield batch, rows / file.metadata.num_rows
 
 
-def arrow_batches(path: Path, kind: Kind) -> Iterator[pa.RecordBatch]:
-    """Yield the batches of an Arrow file (Feather version 2) or stream.
+def arrow_batches(path: Path, kind: Kind) -> Iterator[tuple[pa.RecordBatch, float]]:
+    """Yield the batches of an Arrow file (Feather version 2) or stream, each with the share that is read by then.
 
     Raises:
         OSError: a broken file.
     """
     with pa.memory_map(str(path)) as source:
         if kind == "arrow_stream":
-            yield from pa.ipc.open_stream(source)
+            for batch in pa.ipc.open_stream(source):
+                yield batch, source.tell() / source.size()
             return
         reader = pa.ipc.open_file(source)
         for position in range(reader.num_record_batches):
-            yield reader.get_batch(position)
+            yield reader.get_batch(position), (position + 1) / reader.num_record_batches

@@ -1,0 +1,56 @@
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from serving.offline.plan import Plan, ReadOptions
+from serving.offline.sources import FolderLabels, Inputs, survey
+from tests.serving.offline.conftest import idx_bytes, png_bytes, table_of, write_csv
+from tests.serving.offline.test_archives import write_tar, write_zip
+
+LABELS = FolderLabels([str(digit) for digit in range(10)])
+
+
+def write(kind: str, images, path: Path) -> None:
+    pictures = {f"{number}.png": png_bytes(image) for number, image in enumerate(images)}
+    if kind == "idx":
+        path.write_bytes(idx_bytes(images))
+    elif kind == "idx.gz":
+        path.write_bytes(gzip.compress(idx_bytes(images)))
+    elif kind == "csv":
+        write_csv(path, images)
+    elif kind == "parquet":
+        pq.write_table(table_of(images), path)
+    elif kind == "zip":
+        write_zip(path, pictures)
+    elif kind == "tar":
+        write_tar(path, pictures)
+    elif kind == "npz":
+        with path.open("wb") as file:
+            np.savez(file, x=images)
+    elif kind == "tree":
+        path.mkdir()
+        for name, data in pictures.items():
+            (path / name).write_bytes(data)
+    else:
+        new = pa.ipc.new_file if kind == "arrow" else pa.ipc.new_stream
+        with new(path, table_of(images).schema) as writer:
+            writer.write_table(table_of(images), max_chunksize=500)
+
+
+@pytest.mark.parametrize("kind", ["idx", "idx.gz", "csv", "parquet", "arrow", "stream", "zip", "tar", "npz", "tree"])
+def test_bytes_grow_from_task_to_task_to_the_size_of_the_input(test_digits, tmp_path: Path, kind: str):
+    write(kind, test_digits[0][:3000] if kind not in {"zip", "tar", "tree"} else test_digits[0][:200], tmp_path / "in")
+    inputs = Inputs([str(tmp_path / "in")], LABELS)
+    plan = Plan(inputs, ReadOptions("auto", 50_000_000, LABELS))
+    seen = [plan.bytes_done]
+    seen += [plan.bytes_done for _ in plan]
+    total = survey(inputs).total_bytes
+    assert plan.bytes_done == total
+    assert seen == sorted(seen)
+    # What fits the first buffer of a stream is read at once.
+    assert 0 < seen[1] < total or (seen[1] == total and kind in {"idx.gz", "tar"})
+    assert len(seen) > 3
