@@ -13,7 +13,7 @@ DEV := $(call stamp,.venv,requirements/dev.txt)
 SERVING := $(call stamp,.venv-serving,requirements/serving-$(RUNTIME).txt requirements/offline.txt)
 NO_TORCH := $(call stamp,.venv-no-torch,requirements/serving-cpu.txt requirements/offline.txt requirements/test.txt)
 
-.PHONY: help serve train train-all test test-no-torch check format lock clean
+.PHONY: help serve train train-all test test-no-torch image-test check format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,10 @@ test: $(DEV) ## fetch MNIST and run the whole suite
 
 test-no-torch: $(NO_TORCH) ## run the service's tests without torch (MNIST as `make test` left it)
 	.venv-no-torch/bin/python -m pytest tests/serving tests/e2e
+
+image-test: $(DEV) ## build the image with docker or podman and test it (RUNTIME=cpu|gpu)
+	.venv/bin/python -m training fetch-data
+	RUNTIME=$(RUNTIME) deploy/image-test.sh
 
 check: $(DEV) ## lint, format and type checks
 	.venv/bin/ruff check .

@@ -1,0 +1,55 @@
+# The service and its models: two stages, pinned wheels, no compiler, no torch; runs under any uid, root read-only.
+#   docker build -t mnist-reader .                        CPU
+#   docker build -t mnist-reader:gpu --build-arg RUNTIME=gpu .
+#   docker build -t mnist-reader:score --build-arg SCORING=yes .   with pyarrow, for `score`
+ARG BASE_IMAGE=python:3.11-slim
+
+FROM ${BASE_IMAGE} AS build
+ARG RUNTIME=cpu
+ARG SCORING=no
+COPY requirements/ /requirements/
+# What never runs here goes: installers, the tests of others, sources and symbols of extensions (37 MB of the latter in
+# three packages). Bytecode stays, since a read-only root cannot make it at the start.
+RUN set -eu; \
+    apt-get update -qq; \
+    apt-get install -y -qq --no-install-recommends binutils; \
+    python3 -m venv --copies /opt/venv; \
+    locks="-r /requirements/serving-${RUNTIME}.txt"; \
+    if [ "$SCORING" = yes ]; then locks="$locks -r /requirements/offline.txt"; fi; \
+    /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --only-binary :all: $locks; \
+    cd /opt/venv/lib/python3*/site-packages; \
+    find . -type d \( -name tests -o -name test \) -prune -exec rm -rf {} +; \
+    find . -type f \( -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.h' -o -name '*.c' \) -delete; \
+    strip --strip-unneeded ml_dtypes/*.so uvloop/*.so aiohttp/*.so aiohttp/_websocket/*.so; \
+    rm -rf onnxruntime/transformers onnxruntime/quantization onnxruntime/tools numpy/f2py cv2/data; \
+    rm -rf pip pip-*.dist-info setuptools setuptools-*.dist-info pkg_resources _distutils_hack; \
+    rm -f distutils-precedence.pth /opt/venv/bin/pip* /opt/venv/bin/activate* /opt/venv/bin/Activate*
+
+FROM ${BASE_IMAGE}
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="mnist-reader" \
+      org.opencontainers.image.description="Reads handwritten digits over HTTP and gRPC" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+# Every dependency's telemetry off; nothing is written but to /tmp.
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    BENTOML_DO_NOT_TRACK=True \
+    ORT_DISABLE_TELEMETRY=1 \
+    HOME=/tmp \
+    BENTOML_HOME=/tmp/bentoml
+COPY --from=build /opt/venv /opt/venv
+WORKDIR /app
+COPY serving/ serving/
+COPY models/ models/
+RUN python3 -m compileall -q serving
+USER 10001:0
+EXPOSE 3000 8000 8001
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
+    CMD ["python3", "-m", "serving", "health"]
+ENTRYPOINT ["python3", "-m", "serving"]
+CMD ["serve"]
