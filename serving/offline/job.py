@@ -119,8 +119,8 @@ class _Run:
 
     def result(self) -> Result:
         job = self._job
-        surveyed = survey(job.inputs)
         self._check_output()
+        surveyed = survey(job.inputs)
         journal = self._open_journal(surveyed)
         try:
             earlier_rows = journal.rows
@@ -137,7 +137,7 @@ class _Run:
         output = self._job.output
         if output.is_dir() or not output.absolute().parent.is_dir():
             raise ServingError(f"{output}: expected a file in a folder that exists")
-        if any(source.path.absolute() == output.absolute() for source in self._job.inputs):
+        if any(Path(argument).absolute() == output.absolute() for argument in self._job.inputs.arguments):
             raise ServingError(f"{output} is an input")
 
     def _open_journal(self, surveyed: Survey) -> Journal:

@@ -60,7 +60,7 @@ class Inputs:
     Attributes:
         arguments: files, folders and globs.
         folder_labels: what the folders of a tree stand for.
-        excluded: absolute paths that a tree leaves out: the output and what belongs to it.
+        excluded: absolute paths that trees and globs leave out: the output and what belongs to it.
     """
 
     arguments: Sequence[str]
@@ -84,7 +84,8 @@ class Inputs:
     def _glob(self, pattern: Path) -> Iterator[Found]:
         fixed = list(takewhile(lambda part: not set(part) & set("*?["), pattern.parts))
         root = Path(*fixed)
-        matches = sorted(root.glob(str(Path(*pattern.parts[len(fixed) :]))))
+        found = root.glob(str(Path(*pattern.parts[len(fixed) :])))
+        matches = sorted(path for path in found if path.absolute() not in self.excluded)
         if not matches:
             yield pattern, NO_LABEL, "no file matches"
         for match in matches:

@@ -149,9 +149,9 @@ def _read_lists(column: pa.Array) -> tuple[Numbers, dict[int, str]]:
     """Return lists of pixels, nested by row or flat, as an array of shape (N, 784)."""
     count = len(column)
     if pa.types.is_fixed_size_binary(column.type):
-        column = column.fill_null(bytes(PIXELS)) if column.null_count else column
-        data = np.frombuffer(column.buffers()[1], np.uint8)[column.offset * PIXELS :]
-        return data[: count * PIXELS].reshape(count, PIXELS), {}
+        data = np.frombuffer(column.buffers()[1] or b"", np.uint8)[column.offset * PIXELS :]
+        missing = np.flatnonzero(~validity_of(column)).tolist()
+        return data[: count * PIXELS].reshape(count, PIXELS), dict.fromkeys(missing, "expected 784 pixels, found null")
     flat, fast = column, column.null_count == 0
     while fast and _form(flat.type) == "lists":
         flat = flat.flatten()

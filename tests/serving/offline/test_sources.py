@@ -184,8 +184,8 @@ def test_links_to_folders_are_followed(score: Score, digits, tmp_path: Path):
 
 def test_the_output_inside_the_input_is_no_input(score: Score, digits, tmp_path: Path):
     tree = write_tree(tmp_path / "tree", digits[0][:2], [".", "."])
-    for _ in range(2):
-        assert len(score(tree, output=tree / "scored.parquet").rows) == 2
+    for argument in (tree, tree, tree / "*"):
+        assert len(score(argument, output=tree / "scored.parquet").rows) == 2
 
 
 def test_an_input_is_never_overwritten(score: Score, digits, tmp_path: Path):

@@ -58,6 +58,13 @@ def test_one_column_of_raw_bytes(score: Score, digits, tmp_path: Path):
     assert score(write_parquet(tmp_path / "a", pa.table({"pixels": column}))).digits() == expected_digits(digits[0])
 
 
+def test_missing_raw_bytes_are_errors_of_their_rows(score: Score, digits, tmp_path: Path):
+    column = pa.array([digits[0][0].tobytes(), None, digits[0][1].tobytes()], pa.binary(784))
+    scored = score(write_parquet(tmp_path / "a", pa.table({"pixels": column})))
+    assert scored.errors() == [None, "expected 784 pixels, found null", None]
+    assert scored.digits()[2] == expected_digits(digits[0][1:2])[0]
+
+
 def test_fractions_in_lists(score: Score, digits, tmp_path: Path):
     column = lists_of(digits[0] / 255, pa.list_(pa.float64()))
     assert score(write_parquet(tmp_path / "a", pa.table({"x": column}))).digits() == expected_digits(digits[0])
