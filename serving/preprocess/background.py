@@ -87,7 +87,9 @@ def estimate_paper(grey: Grey, stroke_share: float) -> Grey:
     side = 2 * round(stroke_share * max(small.shape) / 2) + 1
     closed = cv2.morphologyEx(small, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_RECT, (side, side)))
     blurred = cv2.GaussianBlur(closed, (0, 0), PAPER_BLUR_PIXELS)
-    return cv2.resize(blurred, grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    # Lower than the blur at the foot of a shadow's edge, where the shadow would look like ink.
+    lowest = cv2.erode(cv2.min(closed, blurred), np.ones((3, 3), np.uint8))
+    return cv2.resize(lowest, grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def contrast(grey: Grey, paper: Grey) -> Grey:

@@ -5,6 +5,7 @@ Must not know: digits.
 
 import io
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,6 +27,9 @@ from serving.errors import TooLarge, UnreadablePicture
 from serving.preprocess import signature
 from serving.preprocess.grey import Grey
 from serving.preprocess.transparency import flatten
+
+# Damaged metadata and the like: what matters of it ends as an error or not at all, and none belongs in the log.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 # `max_pixels` of `decode` takes its place; Pillow's own limit would warn in the log below it.
 Image.MAX_IMAGE_PIXELS = None
@@ -125,10 +129,10 @@ def _to_grey(image: Image.Image) -> Grey:
 
 def _scale_depth(values: npt.NDArray[np.generic]) -> Grey:
     """Scale to 8 bits from the used range: 8, 10, 12, 14 or 16 bits of whole numbers, else lowest to highest."""
+    if not np.isfinite(values).all():
+        raise ValueError("it has values that are no numbers")
     whole = np.issubdtype(values.dtype, np.integer)
-    lowest, highest = float(np.nanmin(values)), float(np.nanmax(values))
-    if not (math.isfinite(lowest) and math.isfinite(highest)):
-        raise UnreadablePicture("the picture has values that are no numbers")
+    lowest, highest = float(values.min()), float(values.max())
     bits = next((bits for bits in (8, 10, 12, 14, 16) if highest < 2**bits), None)
     if whole and bits and lowest >= 0:
         lowest, highest = 0.0, 2.0**bits - 1

@@ -1,0 +1,38 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serving.errors import ModelNotFound
+from serving.preprocess import prepare
+from serving.repository import Repository, load
+from serving.settings import Settings
+
+MODELS = Path(__file__).parents[3] / "models"
+
+Read = Callable[[list[bytes]], list[int]]
+
+
+@pytest.fixture(scope="session")
+def read_all() -> Read:
+    """Return a function from files to digits, by the committed default model."""
+    try:
+        folder = Repository(MODELS).folder(Settings().default_model)
+    except ModelNotFound as missing:
+        pytest.skip(str(missing))
+    model = load(folder, "cpu", 1)
+
+    def read(files: list[bytes]) -> list[int]:
+        images = np.stack([prepare(data).image for data in files])
+        digits: list[int] = model.runtime.run(images).logits.argmax(1).tolist()
+        return digits
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def seven(test_digits: Any) -> Any:
+    """Return MNIST's first test digit, a 7: uint8 (28, 28)."""
+    return test_digits[0][0]
