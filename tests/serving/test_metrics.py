@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_prometheus
 
-from serving.metrics import Metrics, expose
+from serving.metrics import Metrics, _is_alive, expose
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +28,7 @@ metrics.in_progress.labels("http").set(5)
 SCRAPE = """
 import sys
 from prometheus_client import CollectorRegistry
-from serving.metrics import Metrics, expose
+from serving.metrics import Metrics, _is_alive, expose
 metrics = Metrics(CollectorRegistry())
 metrics.workers.set(1)
 sys.stdout.buffer.write(expose(metrics.registry, sys.argv[1])[0])
@@ -110,3 +110,30 @@ def test_the_count_of_fifty_dead_workers_stays_and_never_falls(tmp_path: Path):
     found = samples(run(SCRAPE, tmp_path, "text/plain"))
     (total,) = [value for name, value in found.items() if name.startswith("mnist_requests_total")]
     assert total == 100
+
+
+def test_a_process_that_asks_for_all_gets_the_counts_of_every_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run(WORKER, tmp_path, "3")
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    live = list(tmp_path.glob("gauge_live*.db"))
+    assert live
+    found = samples(expose(CollectorRegistry(), "text/plain")[0].decode())
+    assert [value for name, value in found.items() if name.startswith("mnist_requests_total")] == [3]
+    assert not any(path.exists() for path in live)
+
+
+def test_gauges_of_a_worker_that_lives_are_kept(tmp_path: Path):
+    run(WORKER, tmp_path, "1")
+    (dead,) = {path.stem.rpartition("_")[2] for path in tmp_path.glob("gauge_livesum_*.db")}
+    for path in tmp_path.glob("gauge_livesum_*.db"):
+        path.rename(path.with_name(path.name.replace(dead, str(os.getpid()))))
+    found = samples(run(SCRAPE, tmp_path, "text/plain"))
+    assert found["mnist_workers[]"] == 2
+
+
+def test_somebody_elses_process_counts_as_alive(monkeypatch: pytest.MonkeyPatch):
+    def forbidden(*_: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", forbidden)
+    assert _is_alive(1)

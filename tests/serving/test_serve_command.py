@@ -1,0 +1,51 @@
+import argparse
+import os
+import socket
+import sys
+
+import pytest
+
+from serving.__main__ import main
+from serving.commands import serve
+
+
+@pytest.fixture
+def executed(monkeypatch: pytest.MonkeyPatch, free_port: int) -> list[list[str]]:
+    """Return the command lines that this process would have become."""
+    commands: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda _, command: commands.append(command))
+    monkeypatch.setattr(os, "environ", {"PORT": str(free_port), "MNIST_HOST": "127.0.0.1"})
+    return commands
+
+
+def test_it_becomes_bentoml_serve_without_telemetry(executed: list[list[str]], monkeypatch: pytest.MonkeyPatch):
+    os.environ["BENTOML_CONTAINERIZED"] = "1"
+    serve.run(argparse.Namespace())
+    (command,) = executed
+    assert command[:5] == [sys.executable, "-m", "bentoml", "serve", "serving.service:MnistReader"]
+    assert os.environ["BENTOML_DO_NOT_TRACK"] == "True"
+    assert "BENTOML_CONTAINERIZED" not in os.environ
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_on_a_terminal_nobody_waits_for_the_drain(
+    executed: list[list[str]], monkeypatch: pytest.MonkeyPatch, terminal: bool
+):
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: terminal, raising=False)
+    serve.run(argparse.Namespace())
+    assert os.environ.get("MNIST_DRAIN_S") == ("0" if terminal else None)
+
+
+def test_a_wrong_setting_is_one_line_and_no_start(executed: list[list[str]], capsys: pytest.CaptureFixture[str]):
+    os.environ["MNIST_WORKERS"] = "none"
+    assert main(["serve"]) == 1
+    assert capsys.readouterr().err.startswith("error: MNIST_WORKERS='none': ")
+    assert executed == []
+
+
+def test_a_taken_port_is_one_line_and_no_start(executed: list[list[str]], capsys: pytest.CaptureFixture[str]):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        os.environ["PORT"] = str(taken.getsockname()[1])
+        assert main(["serve"]) == 1
+    assert "cannot listen on 127.0.0.1" in capsys.readouterr().err
+    assert executed == []

@@ -1,0 +1,117 @@
+"""The parts of the BentoML service; tests/e2e runs it whole."""
+
+import importlib
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from serving.errors import ConfigurationError, InvalidInput
+from tests.serving.tiny_model import expected_logits, write_tiny_model
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
+    """Return the module, with a tiny default model to be loaded; logging stays as it was."""
+    models = tmp_path_factory.mktemp("models")
+    write_tiny_model(models, "tiny", 1)
+    root, loggers = logging.getLogger(), list(logging.getLogger().handlers)
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, value in {"MNIST_MODELS": str(models), "MNIST_DEFAULT_MODEL": "tiny", "V2_PORT": "0"}.items():
+            patch.setenv(name, value)
+        patch.setenv("GRPC_PORT", "0")
+        patch.delitem(sys.modules, "serving.service", raising=False)
+        level = root.level
+        yield importlib.import_module("serving.service")
+    root.handlers[:] = loggers
+    root.setLevel(level)
+
+
+async def test_classify_reads_many_images_or_one(service: ModuleType):
+    await service.worker.catalogue.start()
+    images = np.random.default_rng(3).integers(0, 256, (5, 28, 28), np.uint8)
+    answer = await service._classify(images)
+    assert answer["digits"] == expected_logits(images).argmax(axis=1).tolist()
+    assert answer["model"] == {"name": "tiny", "version": "1"}
+    assert answer["accepted"] == [True] * 5
+    assert (await service._classify(images[0].astype(np.int64)))["digits"] == answer["digits"][:1]
+
+
+@pytest.mark.parametrize(
+    ("images", "text"),
+    [
+        (np.zeros((1, 28, 27), np.uint8), "shape"),
+        (np.zeros(784, np.uint8), "shape"),
+        (np.zeros((1, 28, 28), np.float32), "integers"),
+        (np.zeros((1, 28, 28), bool), "integers"),
+        (np.full((1, 28, 28), 256), "0 to 255"),
+        (np.full((1, 28, 28), -1), "0 to 255"),
+    ],
+)
+def test_classify_refuses_what_it_would_have_to_guess(service: ModuleType, images: Any, text: str):
+    with pytest.raises(InvalidInput, match=text):
+        service._check(images)
+
+
+async def test_only_bentomls_own_paths_go_through_bentoml(service: ModuleType):
+    went: list[tuple[str, str]] = []
+
+    async def bentoml(scope: dict[str, Any], receive: object, send: object) -> None:
+        went.append(("bentoml", scope.get("path", scope["type"])))
+
+    async def own(scope: dict[str, Any], receive: object, send: object) -> None:
+        went.append(("own", scope["path"]))
+
+    routes = service.OwnRoutes(bentoml, service.worker)
+    routes._own = own
+    for path in ("/classify", "/schema.json", "/predict", "/docs.json", "/"):
+        await routes({"type": "http", "path": path, "method": "GET", "headers": []}, None, None)
+    await routes({"type": "lifespan"}, None, None)
+    assert [path for whose, path in went if whose == "bentoml"] == ["/classify", "/schema.json", "lifespan"]
+
+
+def test_tracebacks_are_kept_for_our_own_faults(service: ModuleType):
+    class Number(BaseModel):
+        value: int
+
+    def kept(error: Exception) -> bool:
+        return service._is_not_the_clients_fault(logging.makeLogRecord({"exc_info": (type(error), error, None)}))
+
+    with pytest.raises(ValidationError) as invalid:
+        Number(value="x")
+    bad = service.BentoMLException("bad", error_code=HTTPStatus.BAD_REQUEST)
+    assert (kept(invalid.value), kept(bad)) == (False, False)
+    assert (kept(service.BentoMLException("ours")), kept(ValueError())) == (True, True)
+    assert service._is_not_the_clients_fault(logging.makeLogRecord({}))
+
+
+def test_the_supervisor_names_what_would_make_every_worker_fail(service: ModuleType, monkeypatch: pytest.MonkeyPatch):
+    service.MnistReader.inner.supervise()
+
+    def refuse(_: object) -> None:
+        raise ConfigurationError("V2_PORT=1: no")
+
+    monkeypatch.setattr(service, "check_start", refuse)
+    with pytest.raises(service.BentoMLConfigException, match="V2_PORT=1: no"):
+        service.MnistReader.inner.supervise()
+
+
+def test_a_wrong_setting_stops_the_import_and_is_named(service: ModuleType, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MNIST_WORKERS", "none")
+    with pytest.raises(service.BentoMLConfigException, match="MNIST_WORKERS='none'"):
+        service._make_worker()
+
+
+def test_the_metrics_of_each_instance_have_a_folder_of_their_own(service: ModuleType):
+    folder = service.BentoMLContainer.prometheus_multiproc_dir.get()
+    assert folder == str(service.METRICS_FOLDER)
+    assert not Path(folder).exists()
