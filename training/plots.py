@@ -30,7 +30,6 @@ def curves(history: Sequence[EpochRecord]) -> bytes:
     epochs = [record.epoch for record in history]
     left.plot(epochs, [record.loss for record in history], color=COLOUR)
     _label(left, "epoch", "training loss")
-    left.set_yscale("log")
     right.plot(epochs, [100 * record.accuracy for record in history], color=COLOUR)
     split = history[-1].split if history else "validation"
     _label(right, "epoch", f"accuracy on the {split} set, %")
@@ -45,7 +44,8 @@ def confusion(scores: Scores) -> bytes:
     axes = figure.subplots()
     axes.imshow(wrong, cmap="Blues", vmin=0, vmax=max(3, wrong.max()))
     for row, column in np.argwhere(counts):
-        axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=7)
+        colour = "white" if 2 * wrong[row, column] > wrong.max() else "black"
+        axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=7, color=colour)
     axes.set_xticks(range(10))
     axes.set_yticks(range(10))
     _label(axes, "read as", "digit")
