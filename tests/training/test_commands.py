@@ -1,0 +1,190 @@
+"""The commands that train, explain, measure and fetch, through the real entry point."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import DATA
+from training import mnist
+from training.__main__ import main
+from training.architectures import build
+from training.checkpoint import load
+from training.mnist import Mnist
+
+ROOT = Path(__file__).parent.parent.parent
+RUN = "mnist-cnn-seed-seed1"
+
+
+@pytest.fixture
+def small_data(monkeypatch, small_mnist: Mnist) -> Mnist:
+    """Let every command find the small data set."""
+    monkeypatch.setattr(mnist, "load", lambda _: small_mnist)
+    return small_mnist
+
+
+@pytest.mark.usefixtures("small_data")
+def test_training_writes_one_checkpoint_and_says_where(tmp_path: Path, capsys):
+    assert main(["train", "mnist-cnn", "--epochs", "2", "--output", str(tmp_path)]) == 0
+    path = tmp_path / RUN / "checkpoint.pt"
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
+    assert load(path).epoch == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("accuracy on test set after epoch 1: ")
+    assert lines[-1] == f"checkpoint: {path}"
+
+
+@pytest.mark.usefixtures("small_data")
+def test_a_checkpoint_is_not_trained_over_unasked(tmp_path: Path, capsys):
+    command = ["train", "mnist-cnn", "--epochs", "1", "--output", str(tmp_path)]
+    assert main(command) == 0
+    assert main(command) == 1
+    assert "--resume goes on from it, --restart trains anew" in capsys.readouterr().err
+    assert main([*command, "--restart"]) == 0
+
+
+@pytest.mark.usefixtures("small_data")
+def test_resuming_gives_what_an_unbroken_run_gives(tmp_path: Path):
+    def trained(folder: str, *options: str) -> dict[str, torch.Tensor]:
+        assert main(["train", "mnist-cnn", "--output", str(tmp_path / folder), *options]) == 0
+        return load(tmp_path / folder / RUN / "checkpoint.pt").state_dict
+
+    whole = trained("whole", "--epochs", "2")
+    trained("parts", "--epochs", "1")
+    resumed = trained("parts", "--epochs", "2", "--resume")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.mark.usefixtures("small_data")
+def test_there_must_be_something_to_resume(tmp_path: Path, capsys):
+    assert main(["train", "mnist-cnn", "--resume", "--output", str(tmp_path)]) == 1
+    assert "checkpoint.pt cannot be read: No such file or directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "x", "1.5"])
+def test_a_count_that_is_none_is_wrong_usage(count: str, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "mnist-cnn", f"--epochs={count}"])
+    assert f"expected a whole number from 1 on, got {count!r}" in capsys.readouterr().err
+
+
+def test_cuda_is_refused_where_there_is_none(monkeypatch, tmp_path: Path, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["train", "mnist-cnn", "--device", "cuda", "--output", str(tmp_path)]) == 1
+    assert "--device cuda: torch finds no CUDA device here" in capsys.readouterr().err
+
+
+def test_an_evil_checkpoint_is_not_resumed(tmp_path: Path, capsys):
+    marker = tmp_path / "was-here"
+
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f"touch {marker}",)
+
+    (tmp_path / RUN).mkdir()
+    torch.save({"format": 1, "state_dict": Evil()}, tmp_path / RUN / "checkpoint.pt")
+    assert main(["train", "mnist-cnn", "--resume", "--output", str(tmp_path)]) == 1
+    assert "neither a tensor nor a plain value" in capsys.readouterr().err
+    assert not marker.exists()
+
+
+@pytest.mark.usefixtures("real_mnist")
+def test_ctrl_c_leaves_a_checkpoint_that_can_be_resumed(tmp_path: Path):
+    command = [sys.executable, "-m", "training", "train", "mnist-mlp", "--data", str(DATA), "--output", str(tmp_path)]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            assert process.stdout.readline().startswith("[1, 300] loss: ")
+            process.send_signal(signal.SIGINT)
+            _, complaint = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    path = tmp_path / "mnist-mlp-seed-seed1" / "checkpoint.pt"
+    assert process.returncode == 130
+    assert complaint == (f"interrupted; {path} holds the last whole epoch: the same command with --resume goes on\n")
+    assert load(path).epoch == 0
+
+
+def test_a_network_is_explained(capsys):
+    assert main(["shapes", "mnist-cnn"]) == 0
+    assert "20 maps of 4x4: 20*4*4 = 320." in capsys.readouterr().out
+
+
+def test_a_layer_of_ones_own_is_explained(capsys):
+    assert main(["shapes", "--input", "3x60x60", "--layers", "conv(10,k3,s2,p1)", "--batch", "7"]) == 0
+    out = capsys.readouterr().out
+    assert "[7,3,60,60] -> [7,10,30,30]" in out
+    assert "[10,3,3,3]" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "expected an architecture, or both --input and --layers"),
+        (["--input", "3x60x60"], "expected an architecture, or both --input and --layers"),
+        (["mnist-cnn", "--input", "3x6x6", "--layers", "relu"], "expected an architecture, or both"),
+        (["mnist-vgg"], "no architecture 'mnist-vgg'"),
+        (["mnist-cnn", "--batch", "-1"], "--batch -1: expected 0 or more"),
+        (["--input", "3x60x60", "--layers", "relu", "--plot"], "--plot and --checkpoint need an architecture"),
+        (["--input", "3x2x2", "--layers", "conv(10,k3)"], "conv1: a kernel that reaches over 3 does not fit into 2"),
+    ],
+)
+def test_what_cannot_be_explained_is_one_line(options: list[str], message: str, capsys):
+    assert main(["shapes", *options]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("small_data")
+def test_pictures_are_drawn(tmp_path: Path, capsys):
+    assert main(["shapes", "mnist-cnn", "--plot", str(tmp_path / "untrained")]) == 0
+    assert "11 pictures in" in capsys.readouterr().out
+    torch.save(build("mnist-cnn").state_dict(), tmp_path / "weights.pt")
+    options = ["--plot", str(tmp_path / "trained"), "--checkpoint", str(tmp_path / "weights.pt"), "--digit", "3"]
+    assert main(["shapes", "mnist-cnn", *options]) == 0
+    assert f"weights of {tmp_path / 'weights.pt'}" in capsys.readouterr().out
+    assert len(list((tmp_path / "trained").iterdir())) == 11
+
+
+@pytest.mark.usefixtures("small_data")
+def test_a_digit_that_is_not_there_is_refused(tmp_path: Path, capsys):
+    assert main(["shapes", "mnist-cnn", "--plot", str(tmp_path), "--digit", "100"]) == 1
+    assert "--digit 100: expected 0 to 99" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("small_data")
+def test_weights_are_measured(tmp_path: Path, capsys):
+    torch.save(build("mnist-cnn").state_dict(), tmp_path / "weights.pt")
+    assert main(["evaluate", str(tmp_path / "weights.pt"), "--architecture", "mnist-cnn"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert " of 100 right: " in lines[0]
+    rows = [list(map(int, line.split())) for line in lines[3:]]
+    assert [row[0] for row in rows] == list(range(10))
+    assert all(sum(row[1:]) == 10 for row in rows)
+
+
+@pytest.mark.usefixtures("small_data")
+def test_a_checkpoint_is_measured_and_needs_no_architecture(tmp_path: Path, capsys):
+    main(["train", "mnist-cnn", "--epochs", "1", "--output", str(tmp_path)])
+    accuracy = load(tmp_path / RUN / "checkpoint.pt").history[-1].accuracy
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / RUN / "checkpoint.pt")]) == 0
+    assert capsys.readouterr().out.startswith(f"{round(100 * accuracy)} of 100 right: ")
+
+
+def test_fetching_says_what_it_did(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setattr(mnist, "fetch", lambda _: ("one", "two"))
+    assert main(["fetch-data", "--data", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}: fetched one, two; 4 files, verified by SHA-256\n"
+    monkeypatch.setattr(mnist, "fetch", lambda _: ())
+    main(["fetch-data", "--data", str(tmp_path)])
+    assert "nothing to fetch; 4 files" in capsys.readouterr().out
+
+
+def test_the_help_of_every_command_needs_no_torch():
+    code = "import sys; from serving.cli import build_parser as b; b('training', ''); sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
