@@ -11,6 +11,9 @@ import { connectTheme } from "./theme.js";
 const VIEWS = { inside: "./inside.js", occlusion: "./occlusion.js", bench: "./bench.js", code: "./code.js" };
 const LONGEST_RETRY_MS = 5000;
 
+// An answer that takes longer is shown to be on its way.
+const LONG_MS = 300;
+
 // What the views below get: the picture last asked about and its answer.
 const session = {
   service: null,
@@ -29,7 +32,8 @@ async function ask(signal) {
   if (!session.service || pad.isEmpty) return forget();
   const blob = await pad.toBlob();
   signal.throwIfAborted();
-  const waits = setTimeout(() => session.chosen.forEach(({ name }) => cards.of(name).waiting(true)), 300);
+  const wait = (on) => session.chosen.forEach(({ name }) => cards.of(name)?.waiting(on));
+  const waits = setTimeout(wait, LONG_MS, true);
   try {
     const answers = await Promise.all(session.chosen.map(({ name }) => askOne(blob, name, signal)));
     signal.throwIfAborted();
@@ -39,6 +43,7 @@ async function ask(signal) {
     else throw error;
   } finally {
     clearTimeout(waits);
+    if (!signal.aborted) wait(false);
   }
 }
 

@@ -19,7 +19,7 @@ export class View {
     this.live = new Live((signal) => this.#ask(signal));
     this.note = make("p", { class: "note", role: "status" });
     this.layers = make("div", { class: "layers" });
-    this.inspector = make("div", { class: "inspector", "aria-live": "polite" });
+    this.inspector = make("div", { class: "inspector", role: "region", "aria-label": "How the value came about", "aria-live": "polite", tabindex: 0 });
     this.chooser = make("div");
     const hint = "Point at a pixel, or go to a map with Tab and move with the arrow keys (Page Up and Page Down change the map), to see how its value came about. Orange is positive, blue negative.";
     body.append(this.chooser, this.note, make("p", { class: "note" }, hint), make("div", { class: "inside" }, this.layers, this.inspector));
