@@ -3,7 +3,6 @@
 Must not know: where the bytes came from.
 """
 
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +75,7 @@ def _decode_into(items: Items, position: int, entry: Entry, max_pixels: int) -> 
 
     if entry.error:
         raise ServingError(entry.error)
-    data = entry.data if isinstance(entry.data, bytes) else read_regular_file(entry.data, PICTURE_BYTES)
+    data = entry.data if isinstance(entry.data, bytes) else read_file(entry.data, PICTURE_BYTES)
     if not data:
         raise ServingError("empty")
     prepared = prepare(data, max_pixels)
@@ -87,16 +86,14 @@ def _decode_into(items: Items, position: int, entry: Entry, max_pixels: int) -> 
         items.blank.add(position)
 
 
-def read_regular_file(path: Path, limit_bytes: int) -> bytes:
+def read_file(path: Path, limit_bytes: int) -> bytes:
     """Return the bytes of a file.
 
     Raises:
-        ServingError: no regular file, or more than `limit_bytes`.
+        ServingError: more than `limit_bytes`.
         OSError: unreadable.
     """
     with path.open("rb", buffering=0) as file:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise ServingError("no regular file")
         data = file.read(limit_bytes + 1)
     if len(data) > limit_bytes:
         raise ServingError(f"more than {limit_bytes} bytes")

@@ -1,0 +1,49 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.serving.offline.conftest import Score, expected_digits
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"), [("x", "y"), ("images", "labels"), ("arr_0", "arr_1"), ("data", "target")]
+)
+def test_g11_npz_pairs_images_with_their_labels(score: Score, digits, tmp_path: Path, images: str, labels: str):
+    path = tmp_path / "digits.npz"
+    np.savez_compressed(path, **{images: digits[0], labels: digits[1].astype(np.int64)})
+    scored = score(path)
+    assert scored.digits() == expected_digits(digits[0])
+    assert [row["label"] for row in scored.rows] == digits[1].tolist()
+    assert scored.rows[5]["item"] == f"{images}/5"
+
+
+def test_npz_of_keras_scores_both_splits(score: Score, digits, tmp_path: Path):
+    images, labels = digits
+    path = tmp_path / "mnist.npz"
+    np.savez(path, x_train=images[:60], y_train=labels[:60], x_test=images[60:], y_test=labels[60:])
+    scored = score(path)
+    assert scored.digits() == expected_digits(images)
+    assert [row["label"] for row in scored.rows] == labels.tolist()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "error"),
+    [
+        ({"y": np.zeros(3)}, "an NPZ file without an array of images"),
+        ({"x": np.zeros((3, 28, 28)), "y": np.zeros(4)}, "3 images, but 4 labels beside them"),
+        ({"x": np.array([{}], object)}, "an array of Python objects (pickles) is not read: save numbers"),
+    ],
+)
+def test_other_npz_files_are_an_error(score: Score, tmp_path: Path, arrays, error: str):
+    path = tmp_path / "other.npz"
+    np.savez(path, **arrays)
+    assert score(path).errors() == [error]
+
+
+def test_one_bad_array_of_an_npz_file_does_not_hide_the_others(score: Score, digits, tmp_path: Path):
+    path = tmp_path / "some.npz"
+    np.savez(path, pickled=np.array([{}], object), wrong=np.zeros((3, 4)), x=digits[0])
+    scored = score(path)
+    assert scored.digits() == [None, None, *expected_digits(digits[0])]
+    assert [row["item"] for row in scored.rows[:3]] == ["pickled", "wrong", "x/0"]
