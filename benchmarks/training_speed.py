@@ -50,7 +50,8 @@ class Net(nn.Module):
         """Classify: float32 (N, 1, 28, 28) to logits (N, 10)."""
         x = torch.relu(self.pooling(self.conv1(x)))
         x = torch.relu(self.pooling(self.conv2(x)))
-        return self.fc(x.flatten(1))
+        logits: torch.Tensor = self.fc(x.flatten(1))
+        return logits
 
 
 def train_usually(data: Mnist, epochs: int) -> None:
