@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import grpc
 
-from serving.errors import ModelNotFound, QueueFull, ServingError
+from serving.errors import ModelNotFound, NotReady, QueueFull, ServingError
 from serving.logs import REQUEST_ID, request_id
 from serving.metrics import UNKNOWN, Metrics
 from serving.status import grpc_status, reason
@@ -48,6 +48,31 @@ class Call:
         return ""
 
 
+class Gate:
+    """Whether calls are let in; one that is refused may be sent to another instance.
+
+    Attributes:
+        closed: no call is let in.
+        inside: how many calls are being answered.
+    """
+
+    def __init__(self) -> None:
+        self.closed, self.inside = False, 0
+
+    def __enter__(self) -> None:
+        """Let a call in.
+
+        Raises:
+            NotReady: the gate is closed.
+        """
+        if self.closed:
+            raise NotReady("the server is stopping")
+        self.inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.inside -= 1
+
+
 class Metered:
     """A method that is metered, and whose errors become a status.
 
@@ -56,10 +81,12 @@ class Metered:
         method: answers.
         metrics: told of every call.
         access_log: whether to log one line for each call.
+        gate: lets calls in.
     """
 
-    def __init__(self, name: str, method: Method, metrics: Metrics, access_log: bool):
+    def __init__(self, name: str, method: Method, metrics: Metrics, access_log: bool, gate: Gate):
         self._name, self._method, self._metrics, self._access_log = name, method, metrics, access_log
+        self._gate = gate
         self._in_progress = metrics.in_progress.labels("grpc")
 
     async def run(self, request: Any, context: Context) -> Any:
@@ -71,7 +98,8 @@ class Metered:
         self._in_progress.inc()
         status = "OK"
         try:
-            return await self._method(request, call)
+            with self._gate:
+                return await self._method(request, call)
         except ServingError as error:
             status = grpc_status(error)
             await self._refuse(error, status, call)

@@ -3,16 +3,27 @@
 Must not know: what a call does.
 """
 
+import asyncio
+import contextlib
+import os
+import socket
+import stat
+from pathlib import Path
+
 import grpc
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from serving.catalogue import Catalogue
 from serving.grpc import health, service
+from serving.grpc.calls import Gate
 from serving.grpc.service import InferenceService
 from serving.grpc.stubs import inference_pb2
 from serving.metrics import Metrics
 from serving.settings import Settings
+
+# How often a stopping server looks whether calls are still being answered, and what the last answers take to leave.
+LOOK_S = 0.02
 
 
 class GrpcServer:
@@ -28,8 +39,10 @@ class GrpcServer:
     def __init__(self, inference: InferenceService, catalogue: Catalogue, metrics: Metrics, settings: Settings):
         self._inference, self._catalogue, self._metrics = inference, catalogue, metrics
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        self._address = f"{host}:{settings.grpc_port}"
+        self._port = settings.grpc_port
+        self._address = f"{host}:{self._port}"
         self._max_message_bytes, self._stop_s = settings.max_body_bytes, settings.stop_s
+        self._gate = Gate()
         self._health: health.Health | None = None
         self._server: grpc.aio.Server | None = None
 
@@ -46,7 +59,7 @@ class GrpcServer:
         ]
         self._server = grpc.aio.server(options=options)
         self._health = health.Health(self._catalogue, [service.NAME])
-        handlers = (self._inference.handler(self._metrics), self._health.handler())
+        handlers = (self._inference.handler(self._metrics, self._gate), self._health.handler())
         self._server.add_generic_rpc_handlers(handlers)
         _reflect(self._server)
         try:
@@ -57,9 +70,35 @@ class GrpcServer:
 
     async def stop(self) -> None:
         """Take no more calls, finish those that run, then return."""
-        if self._server and self._health:
-            self._health.close()
-            await self._server.stop(self._stop_s)
+        if not (self._server and self._health):
+            return
+        self._health.close()
+        self._gate.closed = True
+        loop = asyncio.get_running_loop()
+        limit = loop.time() + self._stop_s
+        busy = 1
+        while busy and loop.time() < limit:
+            busy = self._gate.inside
+            await asyncio.sleep(LOOK_S)
+        # What has just arrived gRPC would cancel. A connection that closes tells its caller to go to another instance.
+        close_connections(self._port)
+        await self._server.stop(None)
+
+
+def close_connections(port: int) -> None:
+    """Close what is connected to a port of this process, as far as the system (Linux) shows it."""
+    folder = Path("/proc/self/fd")
+    for descriptor in [int(entry.name) for entry in folder.iterdir()] if folder.is_dir() else ():
+        with contextlib.suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                _close_connection(descriptor, port)
+
+
+def _close_connection(descriptor: int, port: int) -> None:
+    with socket.socket(fileno=os.dup(descriptor)) as found:
+        if found.family in (socket.AF_INET, socket.AF_INET6) and found.getsockname()[1] == port:
+            found.getpeername()  # an error for the listening socket, which other workers share
+            found.shutdown(socket.SHUT_RDWR)
 
 
 def _reflect(server: grpc.aio.Server) -> None:

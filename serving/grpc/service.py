@@ -12,7 +12,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from serving.catalogue import Catalogue
 from serving.errors import NotReady
-from serving.grpc.calls import Call, Metered, Method
+from serving.grpc.calls import Call, Gate, Metered, Method
 from serving.grpc.messages import read_request, write_response
 from serving.grpc.stubs import inference_pb2 as pb
 from serving.metrics import Metrics
@@ -44,14 +44,14 @@ class InferenceService:
         self._admission = Admission(settings.admin_token.get_secret_value())
         self._server = descriptions.server_metadata(may_load=self._admission.offered)
 
-    def handler(self, metrics: Metrics) -> grpc.GenericRpcHandler:
+    def handler(self, metrics: Metrics, gate: Gate) -> grpc.GenericRpcHandler:
         """Return what a gRPC server needs; to a call that is not there it answers UNIMPLEMENTED."""
         described = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
         handlers = {}
         for name, method in self._methods().items():
             types = described.methods_by_name[name]
             handlers[name] = grpc.unary_unary_rpc_method_handler(
-                Metered(name, method, metrics, self._settings.access_log).run,
+                Metered(name, method, metrics, self._settings.access_log, gate).run,
                 request_deserializer=GetMessageClass(types.input_type).FromString,
                 response_serializer=GetMessageClass(types.output_type).SerializeToString,
             )

@@ -70,7 +70,7 @@ async def test_case_d05_reflection_tells_the_services_and_their_messages(channel
     assert [file.package for file in described] == ["inference", "grpc.health.v1"]
 
 
-async def test_what_runs_is_finished_before_the_stop(
+async def test_what_runs_is_finished_before_the_stop_and_what_comes_is_refused(
     worker: Worker, channel: grpc.aio.Channel, monkeypatch: pytest.MonkeyPatch
 ):
     begun, go_on = asyncio.Event(), asyncio.Event()
@@ -87,9 +87,16 @@ async def test_what_runs_is_finished_before_the_stop(
     stopping = asyncio.create_task(server.stop())
     await asyncio.sleep(0.05)
     assert not stopping.done()
+    refused = method(channel, "ServerLive")(messages.ServerLiveRequest())
+    assert await code_of(refused) == ("UNAVAILABLE", "the server is stopping")
     go_on.set()
     assert list((await call).model_stats) == []
     await asyncio.wait_for(stopping, 5)
+
+
+async def test_a_server_that_was_not_started_is_stopped_all_the_same(worker: Worker):
+    service = InferenceService(worker.catalogue, worker.inference, worker.statistics, worker.settings)
+    await GrpcServer(service, worker.catalogue, worker.metrics, worker.settings).stop()
 
 
 async def test_an_address_that_is_not_ours_is_an_error(worker: Worker):
