@@ -152,10 +152,12 @@ class PageEndpoints:
         return self._site.answer(request, request.path_params["name"], FOREVER if current else ASK_FIRST)
 
     async def models(self, _: Request) -> Response:
-        """Return the models that are served, and what this instance offers."""
+        """Return the models that are served, the default one first, and what this instance offers."""
+        default = self._catalogue.default_model
+        names = sorted(self._catalogue.names(), key=lambda name: name != default)
         content = {
-            "default_model": self._catalogue.default_model,
-            "models": [_describe(self._catalogue.get(name)) for name in self._catalogue.names()],
+            "default_model": default,
+            "models": [_describe(self._catalogue.get(name)) for name in names],
             "explain": self._settings.explain,
             "grpc_port": self._settings.grpc_port,
         }

@@ -108,7 +108,10 @@ export class View {
   #pick(layer, place) {
     this.picked = [layer, place];
     const explained = this.network.explain(layer, place);
-    for (const maps of this.maps.values()) maps.unmark();
+    for (const [name, maps] of this.maps) {
+      maps.unmark();
+      maps.picked.hidden = name !== layer.name;
+    }
     const source = this.maps.get(explained.source);
     for (const { map, box } of explained.terms ?? []) source?.highlight(map, box);
     if (explained.pixel) source?.highlight(explained.pixel[0], { top: explained.pixel[1], left: explained.pixel[2], height: 1, width: 1 });

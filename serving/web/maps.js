@@ -6,6 +6,16 @@ const POSITIVE = [200, 80, 10];
 const NEGATIVE = [40, 100, 220];
 const GAP = 1;
 
+// What a key adds to map, row and column.
+const MOVES = {
+  ArrowLeft: [0, 0, -1],
+  ArrowRight: [0, 0, 1],
+  ArrowUp: [0, -1, 0],
+  ArrowDown: [0, 1, 0],
+  PageUp: [-1, 0, 0],
+  PageDown: [1, 0, 0],
+};
+
 const blend = (from, to, share) => from.map((start, channel) => Math.round(start + (to[channel] - start) * share));
 
 // Screen pixels for one value, at least: small maps can be larger.
@@ -31,18 +41,20 @@ export class Maps {
 
   show(values, [maps, height, width], scale = null) {
     this.extent = [maps, height, width];
-    const wraps = height === 1;
+    // A row of features, or maps of one value each, are laid out as lines of values.
+    this.wraps = height === 1 && (maps === 1 || width === 1);
+    const count = maps * height * width;
     const room = this.element.parentElement?.clientWidth || 320;
     const fitting = Math.max(1, Math.floor(room / ((width + GAP) * leastZoom(width))));
-    this.perRow = wraps ? Math.min(width, 32) : this.columns ?? Math.min(maps, this.widest, fitting);
-    this.canvas.width = wraps ? this.perRow : this.perRow * (width + GAP) - GAP;
-    this.canvas.height = wraps ? Math.ceil(width / this.perRow) : Math.ceil(maps / this.perRow) * (height + GAP) - GAP;
-    this.element.style.width = `${this.canvas.width * this.#zoom(wraps, room)}px`;
+    this.perRow = this.wraps ? Math.min(count, 32) : this.columns ?? Math.min(maps, this.widest, fitting);
+    this.canvas.width = this.wraps ? this.perRow : this.perRow * (width + GAP) - GAP;
+    this.canvas.height = this.wraps ? Math.ceil(count / this.perRow) : Math.ceil(maps / this.perRow) * (height + GAP) - GAP;
+    this.element.style.width = `${this.canvas.width * this.#zoom(room)}px`;
     this.#paint(values, scale ?? values.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-9));
   }
 
-  #zoom(wraps, room) {
-    if (wraps) return this.canvas.width <= 10 ? 28 : 16;
+  #zoom(room) {
+    if (this.wraps) return this.canvas.width <= 10 ? 28 : 16;
     return Math.max(1, Math.min(room / this.canvas.width, this.extent[0] === 1 ? 8 : 12));
   }
 
@@ -62,20 +74,25 @@ export class Maps {
 
   #pixel([map, row, column]) {
     const [, height, width] = this.extent;
-    if (height === 1) return [column % this.perRow, Math.floor(column / this.perRow)];
+    const index = map + column;
+    if (this.wraps) return [index % this.perRow, Math.floor(index / this.perRow)];
     return [(map % this.perRow) * (width + GAP) + column, Math.floor(map / this.perRow) * (height + GAP) + row];
   }
 
   #placeAt(x, y) {
     const [maps, height, width] = this.extent;
-    if (height === 1) {
-      const index = y * this.perRow + x;
-      return index < width ? [0, 0, index] : null;
-    }
+    if (this.wraps) return this.#wrapped(y * this.perRow + x);
     // A gap belongs to the map before it.
     const [column, row] = [Math.min(width - 1, x % (width + GAP)), Math.min(height - 1, y % (height + GAP))];
     const map = Math.floor(y / (height + GAP)) * this.perRow + Math.floor(x / (width + GAP));
     return map < maps ? [map, row, column] : null;
+  }
+
+  // The place of the value with this number in lines of values.
+  #wrapped(index) {
+    const [maps, , width] = this.extent;
+    if (index < 0 || index >= maps * width) return null;
+    return maps === 1 ? [0, 0, index] : [index, 0, 0];
   }
 
   #connect() {
@@ -94,12 +111,13 @@ export class Maps {
   }
 
   #key(event) {
-    const [maps, height, width] = this.extent;
-    const move = { ArrowLeft: [0, 0, -1], ArrowRight: [0, 0, 1], ArrowUp: [0, -1, 0], ArrowDown: [0, 1, 0], PageUp: [-1, 0, 0], PageDown: [1, 0, 0] }[event.key];
+    const move = MOVES[event.key];
     if (!move || !this.place) return;
     event.preventDefault();
-    const most = [maps, height, width];
-    this.pick(this.place.map((value, axis) => Math.max(0, Math.min(most[axis] - 1, value + move[axis]))));
+    const step = move[2] + move[1] * this.perRow;
+    const within = (value, axis) => Math.max(0, Math.min(this.extent[axis] - 1, value + move[axis]));
+    const place = this.wraps ? this.#wrapped(this.place[0] + this.place[2] + step) : this.place.map(within);
+    if (place) this.pick(place);
   }
 
   pick(place) {

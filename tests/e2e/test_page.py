@@ -262,6 +262,60 @@ def test_every_kind_of_layer_says_how_a_value_came_about(sheet: Sheet):
         assert number(inspector.locator("h4").text_content()) == pytest.approx(value, abs=ROUNDED), layer
 
 
+# Work out values from the terms that the page shows, at 20 places of each layer, and return the largest difference.
+WORK_OUT = """async ([folder, model]) => {
+  const { Network } = await import(`${folder}/network.js`);
+  const api = await import(`${folder}/api.js`);
+  const network = new Network(await api.describe(model));
+  const seen = document.getElementById("seen-picture");
+  const blob = await new Promise((resolve) => seen.toBlob(resolve, "image/png"));
+  network.fill(await api.explain(blob, model, "layers"));
+  const sum = (values) => values.reduce((total, value) => total + value, 0);
+  const right = {
+    products: ({ terms, bias }) => sum(terms.map((term) => term.sum)) + bias,
+    weighted: ({ products, bias }) => sum(products.map(({ product }) => product)) + bias,
+    largest: ({ terms }) => Math.max(...terms[0].patch.flat()),
+    mean: ({ terms }) => sum(terms[0].patch.flat()) / terms[0].patch.flat().length,
+    subsampling: ({ terms, factor, bias }) => sum(terms[0].patch.flat()) * factor + bias,
+    scaled: ({ before, factor, bias }) => before * factor + bias,
+    function: ({ before }, layer) => ({
+      ReLU: Math.max(0, before),
+      ScaledTanh: 1.7159 * Math.tanh((before * 2) / 3),
+      normalize: (before / 255 - 0.1307) / 0.3081,
+    })[layer.kind],
+    text: ({ pixel, value, source }) => {
+      if (!pixel) return value;
+      const [, height, width] = network.extent(network.byName.get(source));
+      return network.values.get(source).values[(pixel[0] * height + pixel[1]) * width + pixel[2]];
+    },
+  };
+  const differences = {};
+  for (const layer of network.layers) {
+    const [maps, height, width] = network.extent(layer);
+    for (let number = 0; number < 20; number++) {
+      const index = Math.floor((number / 20) * maps * height * width);
+      const place = [Math.floor(index / (height * width)), Math.floor(index / width) % height, index % width];
+      const explained = network.explain(layer, place);
+      const difference = Math.abs(right[explained.kind](explained, layer) - explained.value);
+      differences[layer.name] = Math.max(differences[layer.name] ?? 0, difference);
+    }
+  }
+  return differences;
+}"""
+
+
+def test_the_terms_shown_give_the_value_in_every_layer_of_every_network(sheet: Sheet, server: Server):
+    sheet.draw()
+    sheet.expect_digit("7")
+    script = sheet.page.locator("script[src]").get_attribute("src") or ""
+    models = [model["name"] for model in json.loads(server.get("/models").content)["models"] if model["layers"]]
+    for model in models:
+        if model == "layered":
+            continue  # its picture is not normalised
+        differences = sheet.page.evaluate(WORK_OUT, ["/" + script.rpartition("/")[0], model])
+        assert max(differences.values()) < 1e-3, (model, differences)
+
+
 def test_pointing_at_a_value_frames_what_it_was_made_of(sheet: Sheet):
     choose_layered(sheet)
     view = sheet.view("inside")

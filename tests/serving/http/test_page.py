@@ -108,9 +108,9 @@ def test_another_content_has_another_address(tmp_path: Path):
 async def test_the_models_are_listed_with_what_the_page_offers(app: App):
     content = (await app.client.get("/models")).json()
     assert (content["default_model"], content["explain"], content["grpc_port"]) == ("tiny", True, 8001)
-    assert [(model["name"], model["version"]) for model in content["models"]] == [("other", "1"), ("tiny", "2")]
-    assert content["models"][1]["test_accuracy"] == 0.1
-    assert content["models"][1]["layers"] is False
+    assert [(model["name"], model["version"]) for model in content["models"]] == [("tiny", "2"), ("other", "1")]
+    assert content["models"][0]["test_accuracy"] == 0.1
+    assert content["models"][0]["layers"] is False
 
 
 def test_compression_gives_the_same_bytes_each_time(tmp_path: Path):
