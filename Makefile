@@ -13,7 +13,7 @@ DEV := $(call stamp,.venv,requirements/dev.txt)
 SERVING := $(call stamp,.venv-serving,requirements/serving-$(RUNTIME).txt requirements/offline.txt)
 NO_TORCH := $(call stamp,.venv-no-torch,requirements/serving-cpu.txt requirements/offline.txt requirements/test.txt)
 
-.PHONY: help serve train train-all test test-no-torch image-test check format lock clean
+.PHONY: help serve train train-all test test-no-torch image-test check format protos lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ check: $(DEV) ## lint, format and type checks
 format: $(DEV) ## format the code
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
+
+protos: $(DEV) ## generate the gRPC stubs from serving/grpc/inference.proto
+	.venv/bin/python -m grpc_tools.protoc -I serving/grpc --descriptor_set_out=serving/grpc/stubs/inference.binpb \
+		--pyi_out=serving/grpc/stubs serving/grpc/inference.proto
 
 lock: ## pin the dependencies of pyproject.toml anew (needs uv)
 	$(LOCK) --extra cpu --extra offline --extra ray --extra training --extra test --extra dev -o requirements/dev.txt
