@@ -80,6 +80,7 @@ def fit(
     resume: Checkpoint | None = None,
     listener: Listener | None = None,
     teacher: Predict | None = None,
+    start: Checkpoint | None = None,
     group: Group = ALONE,
 ) -> Checkpoint:
     """Train a network by a recipe.
@@ -98,6 +99,7 @@ def fit(
         resume: a checkpoint of this recipe and seed to go on from.
         listener: hears of every batch, loss and epoch.
         teacher: gives logits; whom a recipe with a teacher imitates.
+        start: a finished run of the recipe that this one begins with; its weights are the first ones.
         group: the processes that train together; each takes its share of batches that are as many times larger.
 
     Returns:
@@ -113,7 +115,7 @@ def fit(
         torch.random.fork_rng(devices=[] if device == "cpu" else [torch.cuda.current_device()]),
         torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
     ):
-        run = _Run(recipe, data, seed, device, listener or Silence(), teacher, group)
+        run = _Run(recipe, data, seed, device, listener or Silence(), teacher, start, group)
         state = run.begin(resume)
         if save_to and not resume:
             save(state, save_to)
@@ -153,13 +155,14 @@ class _Run:
         device: str,
         listener: Listener,
         teacher: Predict | None,
+        start: Checkpoint | None,
         group: Group,
     ):
         self.recipe, self.seed, self.device, self.listener = recipe, seed, device, listener
         self.group = group
         torch.manual_seed(epoch_seed(seed, 0))
         # In the default layout a step of mnist-cnn takes 6.3 ms instead of 4.7, mostly for its pools.
-        self.model = build(recipe.architecture).to(device).to(memory_format=torch.channels_last)
+        self.model = _first(recipe, start).to(device).to(memory_format=torch.channels_last)
         self.average = Average(self.model, recipe.averaging) if recipe.averaging else None
         self.optimizer = torch.optim.SGD(
             _weights(self.model, recipe.weight_decay),
@@ -256,6 +259,21 @@ class _Run:
             optimizer=deepcopy(self.optimizer.state_dict()),
             device=self.device,
         )
+
+
+def _first(recipe: Recipe, start: Checkpoint | None) -> nn.Module:
+    """Return the network with its first weights.
+
+    Raises:
+        InvalidInput: the recipe begins with another, and no finished run of that was given.
+    """
+    model = build(recipe.architecture)
+    if recipe.begins_with is None:
+        return model
+    if start is None or start.recipe.name != recipe.begins_with or start.epoch < start.recipe.epochs:
+        raise InvalidInput(f"recipe {recipe.name!r} begins with a finished run of {recipe.begins_with!r}; give one")
+    model.load_state_dict(start.state_dict)
+    return model
 
 
 def _weights(model: nn.Module, decay: float) -> list[dict[str, Any]]:
