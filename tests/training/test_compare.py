@@ -76,7 +76,9 @@ def test_every_recipe_of_the_plan_exists_and_teachers_come_first() -> None:
     from training.recipe import RECIPES, find
 
     planned = [find(architecture, recipe) for architecture, recipe, _ in train_all.PLAN]
-    assert {(recipe.architecture, recipe.name) for recipe in planned} == {(r.architecture, r.name) for r in RECIPES}
+    first_halves = {(recipe.architecture, recipe.begins_with) for recipe in planned if recipe.begins_with}
+    made = {(recipe.architecture, recipe.name) for recipe in planned} | first_halves
+    assert made == {(recipe.architecture, recipe.name) for recipe in RECIPES}
     for position, recipe in enumerate(planned):
         if recipe.teacher:
             assert recipe.teacher in {earlier.architecture for earlier in planned[:position]}
