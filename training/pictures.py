@@ -86,6 +86,19 @@ def redrawn(images: Picture, rng: Rng) -> Picture:
     return np.concatenate([NONE, *(prepared(partial(picture_of, image, rng), 1) for image in images)])
 
 
+def sent(images: Picture) -> Picture:
+    """Return digits as the service reads them when they are sent as PNG files of 28x28 pixels.
+
+    Args:
+        images: uint8 (N, 28, 28), 0 = paper, 255 = ink.
+
+    Returns:
+        uint8 (N, 28, 28), in the same order; paper alone where the service sees no ink.
+    """
+    received = [_prepared(image) for image in images]
+    return np.stack([np.zeros((28, 28), np.uint8) if image is None else image for image in received])
+
+
 def picture_of(image: Picture, rng: Rng) -> Picture:
     """Draw a 28x28 digit with another pen on lit, grainy paper: uint8 (S, S), dark ink, S = 84 to 196 pixels."""
     zoom = int(rng.integers(3, 7))

@@ -176,6 +176,17 @@ def test_a_checkpoint_is_measured_and_needs_no_architecture(tmp_path: Path, caps
     assert capsys.readouterr().out.startswith(f"{round(100 * accuracy)} of 100 right: ")
 
 
+@pytest.mark.usefixtures("small_data")
+def test_digits_are_measured_through_the_preprocessing(tmp_path: Path, capsys, monkeypatch):
+    torch.save(build("mnist-cnn").state_dict(), tmp_path / "weights.pt")
+    line = ["evaluate", str(tmp_path / "weights.pt"), "--architecture", "mnist-cnn", "--through-preprocessing"]
+    asked: list[int] = []
+    monkeypatch.setattr("training.pictures.sent", lambda images: asked.append(len(images)) or images)
+    assert main(line) == 0
+    assert asked == [100]
+    assert " of 100 right: " in capsys.readouterr().out
+
+
 def test_fetching_says_what_it_did(tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setattr(mnist, "fetch", lambda _: ("one", "two"))
     assert main(["fetch-data", "--data", str(tmp_path)]) == 0

@@ -60,6 +60,13 @@ def test_redrawn_digits_look_like_the_digits_they_were(test_digits: Digits) -> N
     assert np.mean(own) > np.mean(others) + 0.3
 
 
+def test_digits_sent_as_files_come_back_as_they_were_and_paper_as_paper(test_digits: Digits) -> None:
+    images = np.concatenate([test_digits[0][:40], np.zeros((1, 28, 28), np.uint8)])
+    received = pictures.sent(images)
+    assert np.abs(received.astype(int) - images).mean() < 1.0
+    assert received[-1].max() == 0
+
+
 def test_a_picture_without_ink_is_drawn_again() -> None:
     drawn = [np.full((40, 40), 255, np.uint8), pictures.letter(rng())]
     assert pictures.prepared(lambda: drawn.pop(0), 1).shape == (1, 28, 28)

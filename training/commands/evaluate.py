@@ -14,6 +14,11 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = subparsers.add_parser("evaluate", help="measure a checkpoint, or a bare state_dict, on the test set")
     parser.add_argument("file", type=Path, help="a checkpoint, or what torch.save(model.state_dict(), FILE) wrote")
     parser.add_argument("--architecture", help="the network that a bare state_dict belongs to")
+    parser.add_argument(
+        "--through-preprocessing",
+        action="store_true",
+        help="send each digit as a picture through the service's own road",
+    )
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the MNIST files (default: data)")
     parser.set_defaults(run=run)
 
@@ -27,7 +32,12 @@ def run(arguments: argparse.Namespace) -> int:
     path, architecture = arguments.file, arguments.architecture
     model = load_weights(path, architecture) if architecture else load(path).model()
     data = load_mnist(arguments.data)
-    sys.stdout.write(_text(evaluate(predictor(model), data.test_images.numpy(), data.test_labels.numpy())))
+    images = data.test_images.numpy()
+    if arguments.through_preprocessing:
+        from training.pictures import sent
+
+        images = sent(images)
+    sys.stdout.write(_text(evaluate(predictor(model), images, data.test_labels.numpy())))
     return 0
 
 
