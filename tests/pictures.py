@@ -31,20 +31,21 @@ def png(pixels: Grey) -> bytes:
 # Strokes
 
 
-def outline(digit: Grey, height: int, rng: np.random.Generator, slant_degrees: float = 8.0) -> Grey:
-    """Return the digit in black and white (255 = ink), its 20x20 box about `height` pixels tall, slightly turned."""
+def outline(digit: Grey, height: int, rng: np.random.Generator, level: int = 110) -> Grey:
+    """Return the digit, 255 from `level` on and 0 below, its 20x20 box about `height` pixels tall, slightly turned."""
     scale = height / 20
     side = round(28 * scale)
-    turn = cv2.getRotationMatrix2D((13.5, 13.5), rng.uniform(-slant_degrees, slant_degrees), 1.0)
+    turn = cv2.getRotationMatrix2D((13.5, 13.5), rng.uniform(-8, 8), 1.0)
     turn = scale * turn
     large = cv2.warpAffine(digit, turn, (side, side), flags=cv2.INTER_CUBIC)
     smooth = cv2.GaussianBlur(large, (0, 0), max(0.25 * scale, 0.3))
-    return np.where(smooth > 110, 255, 0).astype(np.uint8)
+    return np.where(smooth > level, 255, 0).astype(np.uint8)
 
 
 def thin_line(digit: Grey, height: int, thickness: int, rng: np.random.Generator) -> Grey:
     """Return the digit drawn along its middle line with a pen of `thickness` pixels."""
-    fine = skeleton(outline(digit, 84, rng))
+    # The level keeps small loops open, which would otherwise have no middle line.
+    fine = skeleton(outline(digit, 84, rng, level=160))
     ys, xs = np.nonzero(fine)
     points = set(zip(xs.tolist(), ys.tolist(), strict=True))
     factor = height / 84

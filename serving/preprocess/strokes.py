@@ -96,7 +96,8 @@ def choose(contrast: Grey, levels: Levels) -> Strokes:
     if not levels.ink:
         return _nothing(contrast)
     _, weak = cv2.threshold(contrast, levels.threshold(*WEAK), 255, cv2.THRESH_BINARY)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(weak, connectivity=8, ltype=cv2.CV_32S)
+    # A work picture of 384x384 has room for 36,864 parts.
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(weak, connectivity=8, ltype=cv2.CV_16U)
     strong = contrast > levels.threshold(*STRONG)
     inked = np.bincount(labels[strong], minlength=count)
     parts = [

@@ -26,7 +26,7 @@ def large(seven: Any) -> Any:
 
 
 def looks_like(data: bytes, image: Any) -> bool:
-    """Whether the prepared digit is the same but for the blur of a lossy format, which may round its place otherwise."""
+    """Whether the prepared digit is the same but for the blur of a lossy format, which may shift it by a pixel."""
     found = prepare(data).image.astype(int)
     shifts = [np.roll(found, shift, (0, 1)) for shift in ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))]
     return min(float(np.abs(shifted - image.astype(int)).mean()) for shifted in shifts) < 4
