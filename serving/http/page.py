@@ -60,7 +60,7 @@ TYPES = {
 
 @dataclass(frozen=True)
 class StaticFile:
-    """A file in memory, plain and compressed."""
+    """A file in memory, plain and compressed; its tag is weak because it stands for both."""
 
     content: bytes
     compressed: bytes | None
@@ -72,7 +72,7 @@ def _static_file(name: str, content: bytes) -> StaticFile:
     suffix = Path(name).suffix
     media_type = TYPES.get(suffix) or mimetypes.types_map.get(suffix, "application/octet-stream")
     compressed = gzip.compress(content, mtime=0) if len(content) >= WORTH_COMPRESSING_BYTES else None
-    return StaticFile(content, compressed, media_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+    return StaticFile(content, compressed, media_type, f'W/"{hashlib.sha256(content).hexdigest()[:32]}"')
 
 
 class Site:

@@ -15,9 +15,10 @@ export class Cards {
 
   // Keep one card for each of `models`, in that order.
   show(models) {
-    const names = new Set(models.map((model) => model.name));
+    const versions = new Map(models.map(({ name, version }) => [name, version]));
+    byId("no-cards").hidden = models.length > 0;
     for (const [name, card] of this.#cards) {
-      if (!names.has(name)) {
+      if (versions.get(name) !== card.version) {
         card.element.remove();
         this.#cards.delete(name);
       }
@@ -40,6 +41,7 @@ export class Cards {
 class Card {
   constructor(model) {
     const accuracy = model.test_accuracy == null ? "" : ` · ${(model.test_accuracy * 100).toFixed(2)} % of MNIST`;
+    this.version = model.version;
     this.digit = make("output", { class: "digit" });
     this.sure = make("p");
     this.verdict = make("p");

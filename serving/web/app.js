@@ -107,8 +107,7 @@ async function comeBack() {
   clearTimeout(retry);
   retry = null;
   byId("banner").hidden = true;
-  if (!session.service) await start();
-  else await live.now();
+  await start();
 }
 
 function choose() {

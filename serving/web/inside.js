@@ -50,7 +50,10 @@ export class View {
       if (!this.networks.has(this.model)) this.networks.set(this.model, new Network(await api.describe(this.model)));
       const answer = await api.explain(this.session.blob, this.model, "layers", signal);
       const network = this.networks.get(this.model);
-      if (network.model.version !== answer.model.version) return this.networks.delete(this.model);
+      if (network.model.version !== answer.model.version) {
+        this.networks.delete(this.model);
+        return this.live.touch();
+      }
       network.fill(answer);
       this.#show(network);
       this.#say("");

@@ -34,7 +34,8 @@ export class Pad extends EventTarget {
   }
 
   get #visible() {
-    return this.#entries.slice(this.#entries.findLastIndex((entry) => entry.kind === "clear") + 1);
+    const start = this.#entries.findLastIndex((entry) => entry.kind !== "stroke");
+    return this.#entries.slice(Math.max(0, start)).filter((entry) => entry.kind !== "clear");
   }
 
   get isEmpty() {
@@ -61,9 +62,9 @@ export class Pad extends EventTarget {
     this.#changed();
   }
 
-  // `bitmap` is null where the browser cannot show the picture; the service may read it all the same.
+  // A picture covers what was there. `bitmap` is null where the browser cannot show the picture; the service may read it all the same.
   place(blob, name, bitmap) {
-    this.#entries.push({ kind: "clear" }, { kind: "picture", blob, name, bitmap });
+    this.#entries.push({ kind: "picture", blob, name, bitmap });
     this.#changed();
   }
 

@@ -34,8 +34,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     write_layered_model(models)
     limit = str(MAX_BODY_BYTES)
     made = Server(tmp_path_factory.mktemp("server"), models, MNIST_MAX_BODY_BYTES=limit, MNIST_DEFAULT_MODEL=DEFAULT)
-    yield made.wait_ready()
-    made.kill()
+    try:
+        yield made.wait_ready()
+    finally:
+        made.kill()
 
 
 @pytest.fixture(scope="module")
@@ -140,10 +142,15 @@ def test_a_picture_of_each_kind_is_read(sheet: Sheet, name: str):
 
 
 def test_a_stroke_on_top_of_a_picture_changes_it(sheet: Sheet):
-    sheet.upload("one.png", encode(".png", np.full((300, 300), 240, np.uint8)))
-    expect(sheet.card(DEFAULT).locator(".refusal")).to_contain_text("there is no ink")
+    refusal = sheet.card(DEFAULT).locator(".refusal")
+    sheet.upload("blank.png", encode(".png", np.full((300, 300), 240, np.uint8)))
+    expect(refusal).to_contain_text("there is no ink")
     sheet.draw()
     sheet.expect_digit("7")
+    sheet.page.locator("#undo").click()
+    expect(refusal).to_contain_text("there is no ink")
+    sheet.page.locator("#undo").click()
+    expect(sheet.page.locator("#undo")).to_be_disabled()
 
 
 PUT = """async ([base64, how]) => {
@@ -199,6 +206,8 @@ def test_networks_answer_side_by_side_and_the_choice_is_kept(sheet: Sheet):
     sheet.draw()
     for name in real:
         sheet.expect_digit("7", name)
+    sheet.choose()
+    expect(sheet.page.locator("#no-cards")).to_be_visible()
     sheet.choose("mnist-mlp")
     expect(sheet.page.locator(".card")).to_have_count(1)
     sheet.open()
