@@ -1,3 +1,4 @@
+import time
 from typing import Any
 
 import cv2
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.errors import ServingError
-from serving.preprocess import Prepared, prepare
+from serving.preprocess import prepare
 from serving.preprocess.decode import decode
 from serving.preprocess.ink import find_ink
 from serving.preprocess.mnist_form import recognise
@@ -178,12 +179,14 @@ def test_textures_are_refused_and_letters_reach_the_model() -> None:
 
 
 def answers(data: bytes) -> bool:
-    """Whether the bytes give a well-formed answer or one of the service's errors; anything else escapes."""
+    """Whether the bytes give an answer or an error of the service within a second of CPU; anything else escapes."""
+    start = time.thread_time()
     try:
         prepared = prepare(data, max_pixels=1_000_000)
+        good = prepared.image.shape == (28, 28) and prepared.blank == (prepared.box is None)
     except ServingError as error:
-        return bool(str(error))
-    return isinstance(prepared, Prepared) and prepared.image.shape == (28, 28) and prepared.blank == (not prepared.box)
+        good = bool(str(error))
+    return good and time.thread_time() - start < 1
 
 
 MAGICS = [
@@ -198,13 +201,13 @@ MAGICS = [
 ]
 
 
-@settings(max_examples=150, deadline=1000)
+@settings(max_examples=150, deadline=None)
 @given(st.sampled_from([b"", *MAGICS]), st.binary(max_size=400))
 def test_any_bytes_have_an_answer_or_a_typed_error(magic: bytes, rest: bytes) -> None:
     assert answers(magic + rest)
 
 
-@settings(max_examples=250, deadline=1000)
+@settings(max_examples=250, deadline=None)
 @given(
     st.sampled_from(["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"]),
     st.lists(st.tuples(st.integers(0, 900), st.integers(0, 255)), min_size=1, max_size=8),
@@ -219,7 +222,7 @@ def test_a_damaged_picture_has_an_answer_or_a_typed_error(form: str, changes: li
     assert answers(bytes(data if cut < 500 else data[: cut % len(data)]))
 
 
-@settings(max_examples=100, deadline=1000)
+@settings(max_examples=100, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 2**32 - 1), st.integers(2, 255))
 def test_any_pixels_have_an_answer(width: int, height: int, seed: int, tones: int) -> None:
     pixels = np.random.default_rng(seed).integers(0, tones, (height, width)).astype(np.uint8)
