@@ -49,15 +49,16 @@ def _skewness(grey: Grey) -> float:
 
 
 def _remove_shading(grey: Grey) -> Grey:
-    """Subtract a plane, fitted twice so that ink counts little, and keep the mean."""
+    """Subtract a plane, fitted four times so that ink counts little, and keep the mean."""
     coarse = shrink(grey, 32).astype(np.float32)
     rows, columns = coarse.shape
     y, x = np.mgrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j].astype(np.float32)
     terms = np.stack([np.ones_like(x), x, y], -1).reshape(-1, 3)
     values, weights = coarse.ravel(), np.ones(coarse.size, np.float32)
+    ridge = np.eye(3, dtype=np.float32) * 1e-3  # a picture one pixel wide has no slope
     for _ in range(4):
         weighted = terms * weights[:, None]
-        plane = np.linalg.lstsq(weighted.T @ terms, weighted.T @ values, rcond=None)[0]
+        plane = np.linalg.solve(weighted.T @ terms + ridge, weighted.T @ values)
         rest = np.abs(values - terms @ plane)
         weights = 1 / np.maximum(rest, np.median(rest) + 1)
     shading = cv2.resize((terms @ plane - plane[0]).reshape(rows, columns), grey.shape[::-1])
