@@ -29,7 +29,7 @@ Not for: whole numbers, letters, other numerals than 0 to 9, or decisions about 
 ## Data
 
 MNIST (LeCun, Cortes, Burges): 60,000 training and 10,000 test digits by American census employees and high-school
-students. {_held_back(manifest)} The test set was looked at once, for the figures below.{_drawn(manifest)}
+students. {_held_back(manifest)}{_drawn(manifest)}
 
 ## Figures
 
@@ -47,7 +47,8 @@ students. {_held_back(manifest)} The test set was looked at once, for the figure
 def _held_back(manifest: Manifest) -> str:
     size = manifest.training.hyperparameters["validation_size"]
     return (
-        f"{size:,} training digits, in equal shares of each, were held back for every choice."
+        f"{size:,} training digits, each digit in its share, were held back: the temperature, the threshold and\n"
+        "the seed were chosen on them, not on the test set."
         if size
         else "All training digits were learnt from."
     )
@@ -64,7 +65,7 @@ def _drawn(manifest: Manifest) -> str:
         )
         if settings.get(name)
     ]
-    return f"\nLearnt from besides: {', '.join(kinds)}." if kinds else ""
+    return "".join(["\n\nLearnt from besides:\n", *(f"\n- {kind}" for kind in kinds)]) if kinds else ""
 
 
 def _figures(manifest: Manifest) -> str:

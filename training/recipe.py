@@ -97,6 +97,7 @@ def _best(architecture: str, **differences: Any) -> Recipe:
 
 
 # First every way of writing, widely; then, from there, changes as small as they are between MNIST's own writers.
+# The second half came later, because the first alone stayed below its aim: 99.63 % of the test set at seed 1.
 RESNET = _best(
     "mnist-resnet",
     epochs=15,
