@@ -10,7 +10,6 @@ import secrets
 import shutil
 import tempfile
 import time
-from functools import partialmethod
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +18,6 @@ import bentoml
 import numpy as np
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml.exceptions import BentoMLConfigException, BentoMLException
-from circus.watcher import Watcher  # type: ignore[import-untyped]
 from pydantic import ValidationError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -29,6 +27,7 @@ from serving.http.errors import error_response
 from serving.http.metering import Metering
 from serving.settings import read_settings
 from serving.start import check_start
+from serving.supervising import adapt_circus
 from serving.worker import Worker
 
 # What BentoML answers itself; everything else is ours.
@@ -52,9 +51,7 @@ settings = worker.settings
 METRICS_FOLDER = Path(tempfile.gettempdir()) / f"mnist-reader-metrics-{secrets.token_hex(8)}"
 BentoMLContainer.prometheus_multiproc_dir.set(str(METRICS_FOLDER))
 
-# On SIGHUP the supervisor would replace the workers; with this option of its own, which BentoML does not pass on, it
-# hands the signal to them, and they exchange models without letting go of a request.
-Watcher.__init__ = partialmethod(Watcher.__init__, send_hup=True)
+adapt_circus()
 
 
 def _is_not_the_clients_fault(record: logging.LogRecord) -> bool:

@@ -82,6 +82,7 @@ class Worker:
         self._stopping: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._host: uvicorn.Server | None = None
+        self._supervisor = os.getppid()
 
     def _make(self, folder: Path) -> Predictor:
         """Load, check and warm up the version in a folder."""
@@ -146,6 +147,10 @@ class Worker:
             self.metrics.resident_memory.set(_resident_bytes())
             for predictor in self.catalogue.predictors():
                 predictor.update_drift()
+            if os.getppid() != self._supervisor and self._stopping is None:
+                # An orphan would keep its share of the ports, and go on with models that nobody can exchange.
+                logger.error("the supervising process is gone, so this one stops, too")
+                os.kill(os.getpid(), signal.SIGTERM)
             if self.catalogue.started:
                 await self._reload(self.catalogue.follow)
             await asyncio.sleep(TICK_S)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from serving.manifest import MODEL_FILE_NAME
@@ -26,8 +27,8 @@ def status(server: Server, path: str) -> int | None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_sigterm_fails_readiness_first_and_answers_everything_that_was_accepted(start: Start, workers: int):
-    server = start(MNIST_WORKERS=str(workers), MNIST_DRAIN_S="1").wait_ready(workers)
-    with Load(server.url) as bentoml, Load(server.v2_url) as bare:
+    server = start(MNIST_WORKERS=str(workers), MNIST_DRAIN_S="4").wait_ready(workers)
+    with Load(server.url, 2) as bentoml, Load(server.v2_url, 2) as bare:
         wait_until(lambda: bentoml.right > 20 and bare.right > 20)
         server.signal()
         wait_until(lambda: status(server, "/readyz") == 503)
@@ -73,6 +74,13 @@ def test_sigterm_during_the_start_ends_it(start: Start):
     wait_until(lambda: server.worker_pids(), 60)
     server.signal()
     assert server.wait() == 0
+
+
+def test_workers_end_when_their_supervisor_is_killed(start: Start):
+    server = start().wait_ready()
+    (worker,) = server.worker_pids()
+    server.signal(signal.SIGKILL)
+    wait_until(lambda: not psutil.pid_exists(worker))
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,16 @@ async def test_sigterm_drains_and_then_reaches_the_server_once(worker: Worker, s
     assert worker.metrics.registry.get_sample_value("mnist_workers") == 0
 
 
+async def test_it_stops_when_its_supervisor_is_gone(
+    worker: Worker, signals: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    await wait_until(lambda: worker.catalogue.ready)
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    await wait_until(lambda: signals)
+    assert signals == [signal.SIGTERM]
+    assert "the supervising process is gone" in caplog.text
+
+
 async def test_a_reload_that_fails_is_logged_and_what_was_served_goes_on(
     worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
