@@ -121,17 +121,9 @@ RECIPES = (
         RESNET, name="broad", begins_with=None, learning_rate=0.2, epochs=20, augmentation="strong", min_accuracy=0.995
     ),
     RESNET,
-    _best(
-        "mnist-cnn",
-        epochs=30,
-        batch_size=128,
-        learning_rate=0.1,
-        augmentation="mild",
-        teacher="mnist-resnet",
-        teacher_share=0.7,
-        teacher_temperature=3.0,
-        min_accuracy=0.992,
-    ),
+    # Imitating mnist-resnet (a share of 0.7, at temperature 3) read 99.14 % of the validation digits where this, at the
+    # same epoch, read 99.30 %.
+    _best("mnist-cnn", epochs=30, batch_size=128, learning_rate=0.1, augmentation="mild", min_accuracy=0.992),
     _best(
         "mnist-lenet5",
         epochs=30,
