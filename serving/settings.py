@@ -40,7 +40,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     models: Path = setting(Path("models"), "folder", "model repository, NAME/VERSION/model.onnx")
-    default_model: str = setting("mnist-cnn", "name", "model that answers when a request names none")
+    default_model: str = setting("mnist-resnet", "name", "model that answers when a request names none")
     device: Literal["auto", "cpu", "cuda"] = setting(
         "auto", "auto, cpu, cuda", "where models run; cuda refuses to start elsewhere, auto says what it got"
     )

@@ -24,6 +24,7 @@ def start(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
     servers: list[Server] = []
 
     def start_one(*command: str, **environ: str) -> Server:
+        environ = {"MNIST_DEFAULT_MODEL": "mnist-cnn"} | environ
         servers.append(Server(tmp_path_factory.mktemp("server"), models, *command, **environ))
         return servers[-1]
 

@@ -20,7 +20,7 @@ def test_all_test_digits_as_pictures_give_the_manifests_accuracy_to_the_digit(st
     default = Settings().default_model
     manifest = read_manifest(Repository(ROOT / "models").folder(default))
     (expected,) = [each for each in manifest.accuracy if each.split == "test"]
-    server = start(MNIST_MODELS=str(ROOT / "models")).wait_ready()
+    server = start(MNIST_MODELS=str(ROOT / "models"), MNIST_DEFAULT_MODEL="").wait_ready()
     images, labels = test_digits
 
     def read(first: int) -> list[int]:
