@@ -2,8 +2,8 @@
 
 Run: .venv/bin/python benchmarks/floor.py --http-port 9000 --grpc-port 9001 [--model mnist-cnn] [--threads 1]
 
-What the service is measured against by `benchmarks/serving_cpu.py`. uvloop, httptools, orjson; no validation, no batching,
-no metrics, no limits, one process.
+What the service is measured against by `benchmarks/serving_cpu.py`. uvloop, httptools, orjson; no validation, no
+batching, no metrics, no limits, one process.
 """
 
 import argparse

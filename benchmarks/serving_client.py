@@ -1,4 +1,4 @@
-"""The client of `benchmarks/serving_cpu.py`: sends one request again and again, over so many connections, and times it."""
+"""The client of `benchmarks/serving_cpu.py`: sends one request again and again, over so many connections; times it."""
 
 import asyncio
 import time

@@ -1,6 +1,6 @@
 """Processor time of the server for each request, against a server that checks nothing, on the same machine at once.
 
-Run: .venv/bin/python benchmarks/serving_cpu.py [--repeats 5] [--requests 2000] [--connections 32] [--only binary json ...]
+Run: .venv/bin/python benchmarks/serving_cpu.py [--repeats 5] [--requests 2000] [--connections 32] [--only binary ...]
 
 Starts the service (one worker, V2_PORT and GRPC_PORT; validation, batcher and metrics on) and `benchmarks/floor.py`,
 sends the same requests to both in turn, and writes a table as Markdown. Processor time is read from
