@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from serving.offline.job import Engine, Job, Result
     from serving.offline.limits import ErrorLimit
     from serving.repository import LoadedModel
+    from serving.runtime import Device
     from serving.settings import Settings
 
 HELP = """\
@@ -79,6 +80,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--model", metavar="NAME[/VERSION]", help="the model, its latest version by default")
     group.add_argument("--device", choices=["auto", "cpu", "cuda"], help="where the model runs")
     group.add_argument("--workers", type=_positive, metavar="N", help="threads, by default one for each processor")
+    group.add_argument("--engine", choices=["local", "ray"], default="local", help="threads here, or a Ray cluster")
+    group.add_argument("--ray-address", metavar="HOST:PORT", help="the running cluster, by default one started here")
     group.add_argument("--scale", choices=["auto", "1", "255"], default="auto", help="the value of full ink in numbers")
     group.add_argument("--max-pixels", type=_positive, metavar="N", help="largest picture that is read")
 
@@ -117,7 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
     model = _load(arguments, settings)
     result = run_job(
         _job(arguments, settings, model),
-        _engine(model, workers),
+        _engine(arguments, model, arguments.device or settings.device, workers),
         None if arguments.quiet else sys.stderr,
     )
     _report(arguments, model, result)
@@ -142,12 +145,19 @@ def _load(arguments: argparse.Namespace, settings: "Settings") -> "LoadedModel":
     return load(folder, arguments.device or settings.device, threads=1)
 
 
-def _engine(model: "LoadedModel", workers: int) -> "Engine":
+def _engine(arguments: argparse.Namespace, model: "LoadedModel", device: "Device", workers: int) -> "Engine":
     from functools import partial
 
+    from serving.errors import ConfigurationError
     from serving.offline.engine import score_locally
     from serving.offline.rows import Scorer
 
+    if arguments.engine == "ray":
+        from serving.offline.shards import Weights, score_on_ray
+
+        return partial(score_on_ray, weights=Weights.of(model, device), address=arguments.ray_address, workers=workers)
+    if arguments.ray_address:
+        raise ConfigurationError("--ray-address is for --engine ray")
     return partial(score_locally, score=Scorer(model.runtime.run, model.manifest.acceptance).score, workers=workers)
 
 

@@ -1,0 +1,126 @@
+"""The Ray engine: shards of tasks, each decoded and scored by whichever node is free; results in order.
+
+Must not know: formats, the output.
+
+Tasks of Ray and not a pipeline of Ray Data: the rows go to the journal of the run as they come, task by task and in
+order, so that a run goes on where it was whichever engine began it. A shard whose node is lost runs again elsewhere.
+"""
+
+import hashlib
+import logging
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa  # type: ignore[import-untyped]
+
+from serving.errors import ConfigurationError, ModelRejected, ServingError
+from serving.manifest import MODEL_FILE_NAME, Acceptance
+from serving.offline.items import Task
+from serving.offline.rows import Scorer
+from serving.repository import LoadedModel
+from serving.runtime import Device, OnnxModel
+
+# Tasks of one shard: 256 pictures or some thousand rows, beside which the milliseconds of a Ray task are few.
+SHARD_TASKS = 8
+# Shards in the hands of each processor of the cluster or waiting for it; bounds the memory.
+SHARDS_PER_PROCESSOR = 3
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a node needs to score: the model's bytes, when a result counts as known, where the model runs."""
+
+    model: bytes
+    acceptance: Acceptance
+    device: Device
+
+    @classmethod
+    def of(cls, model: LoadedModel, device: Device) -> "Weights":
+        """Return those of a model that passed its checks.
+
+        Raises:
+            ModelRejected: the file has changed since then.
+        """
+        data = (model.folder / MODEL_FILE_NAME).read_bytes()
+        digest = hashlib.sha256(data).hexdigest()
+        if digest != model.manifest.file.sha256:
+            raise ModelRejected("SHA-256 of the model", digest, model.manifest.file.sha256)
+        return cls(data, model.manifest.acceptance, device)
+
+
+def score_shard(weights: Weights, tasks: list[Task]) -> list[pa.RecordBatch]:
+    """Return the rows of each task."""
+    scorer = _scorer(weights.model, weights.acceptance.model_dump_json(), weights.device)
+    return [scorer.score(task.decode()) for task in tasks]
+
+
+@lru_cache(maxsize=1)
+def _scorer(model: bytes, acceptance: str, device: Device) -> Scorer:
+    """Return the scorer of this process; opening a model takes longer than a shard."""
+    return Scorer(OnnxModel(model, device, threads=1).run, Acceptance.model_validate_json(acceptance))
+
+
+def score_on_ray(
+    tasks: Iterable[Task], weights: Weights, address: str | None, workers: int
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of each task, in the order of the tasks.
+
+    Args:
+        tasks: read in this process, a few shards ahead; files that they name must be there on every node.
+        weights: go to each node once.
+        address: of a running cluster, or None to start one here that ends with the run.
+        workers: processors of the one that is started here, >= 1.
+
+    Raises:
+        ConfigurationError: Ray is not installed, or no cluster answers.
+        ServingError: a shard failed for another reason than the loss of its node.
+    """
+    with _connected(address, workers) as ray:
+        try:
+            yield from _in_order(ray, iter(tasks), ray.put(weights))
+        except ray.exceptions.RayTaskError as error:
+            raise _told(error.cause) from error
+        except ray.exceptions.RayError as error:
+            raise ServingError(f"the Ray cluster failed: {type(error).__name__}") from error
+
+
+def _told(cause: Exception) -> ServingError:
+    return cause if isinstance(cause, ServingError) else ServingError(f"a shard failed: {type(cause).__name__}")
+
+
+def _in_order(ray: Any, tasks: Iterator[Task], weights: Any) -> Iterator[pa.RecordBatch]:
+    remote = ray.remote(score_shard).options(num_cpus=1, max_retries=-1, scheduling_strategy="SPREAD")
+    most = SHARDS_PER_PROCESSOR * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    waiting: deque[Any] = deque()
+    while shard := list(islice(tasks, SHARD_TASKS)):
+        waiting.append(remote.remote(weights, shard))
+        if len(waiting) > most:
+            yield from ray.get(waiting.popleft())
+    while waiting:
+        yield from ray.get(waiting.popleft())
+
+
+@contextmanager
+def _connected(address: str | None, workers: int) -> Iterator[Any]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise ConfigurationError("--engine ray needs ray: pip install 'mnist-reader[ray]'") from error
+    place: dict[str, Any] = {"address": address} if address else {"address": "local", "num_cpus": workers}
+    if not address:
+        place["include_dashboard"] = False
+    try:
+        ray.init(**place, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ConfigurationError(f"no Ray cluster at {address or 'this machine'}: {type(error).__name__}") from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()

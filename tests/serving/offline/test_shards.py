@@ -1,0 +1,95 @@
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.errors import ModelRejected
+from serving.offline.job import partial_folder
+from serving.offline.journal import JOURNAL
+from serving.offline.pictures import Entries, Entry
+from serving.offline.shards import Weights, score_shard
+from serving.repository import Repository, load
+from tests.serving.offline.conftest import Score, expected_digits, png_bytes
+from tests.serving.tiny_model import write_tiny_model
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, Any]]:
+    """Return a cluster of two nodes, and the second of them."""
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        yield nodes, nodes.add_node(num_cpus=1)
+    finally:
+        nodes.shutdown()
+
+
+def kill_when(cluster: Any, node: Any, journal: Path, tasks: int, killed_at: list[int]) -> None:
+    deadline_s = time.monotonic() + 50
+    while time.monotonic() < deadline_s:
+        done = journal.read_bytes().count(b"\n") if journal.exists() else 0
+        if done >= tasks:
+            cluster.remove_node(node, allow_graceful=False)
+            killed_at.append(done)
+            return
+        time.sleep(0.005)
+
+
+@pytest.mark.slow
+def test_g09_a_node_that_dies_half_way_loses_and_repeats_nothing(
+    cluster: tuple[Any, Any], score: Score, test_digits, tmp_path: Path
+):
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for number, image in enumerate(test_digits[0][:3000]):
+        (tree / f"{number:04}.png").write_bytes(png_bytes(image))
+    (tree / "1500x.png").write_bytes(b"bad")
+    local = score(tree, output=tmp_path / "local.parquet")
+    output, killed_at = tmp_path / "ray.parquet", list[int]()
+    journal = partial_folder(output) / JOURNAL
+    killer = threading.Thread(target=kill_when, args=(*cluster, journal, 40, killed_at))
+    killer.start()
+    scored = score(tree, "--engine", "ray", "--ray-address", cluster[0].address, output=output)
+    killer.join()
+    assert 40 <= killed_at[0] < 94
+    assert scored.code == local.code == 3
+    assert scored.rows == local.rows
+    assert len(scored.rows) == 3001
+
+
+def test_a_shard_gives_the_rows_of_each_of_its_tasks(models: Path, digits):
+    weights = Weights.of(load(Repository(models).folder("tiny"), "cpu", threads=1), "cpu")
+    entries = [Entry(number, "source", "", 7, png_bytes(digits[0][number])) for number in range(5)]
+    batches = score_shard(weights, [Entries(tuple(entries[:2]), 1000), Entries(tuple(entries[2:]), 1000)])
+    assert [batch.num_rows for batch in batches] == [2, 3]
+    assert [digit for batch in batches for digit in batch.column("digit").to_pylist()] == expected_digits(digits[0][:5])
+
+
+def test_a_model_file_that_changed_since_its_checks_is_not_sent(tmp_path: Path):
+    folder = write_tiny_model(tmp_path)
+    model = load(folder, "cpu", threads=1)
+    (folder / "model.onnx").write_bytes(b"other")
+    with pytest.raises(ModelRejected, match="SHA-256"):
+        Weights.of(model, "cpu")
+
+
+def test_without_ray_it_says_what_to_install(models: Path, tmp_path: Path, digits):
+    (tmp_path / "0.png").write_bytes(png_bytes(digits[0][0]))
+    code = "import sys; sys.modules['ray'] = None; from serving.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    arguments = ["score", str(tmp_path / "0.png"), "--models", str(models), "--model", "tiny", "--engine", "ray"]
+    command = [sys.executable, "-c", code, *arguments, "-qo", str(tmp_path / "o.csv")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (ended.returncode, ended.stderr) == (1, "error: --engine ray needs ray: pip install 'mnist-reader[ray]'\n")
+
+
+def test_a_ray_address_without_ray_is_refused(score: Score, tmp_path: Path):
+    scored = score(tmp_path, "--ray-address", "127.0.0.1:6379")
+    assert (scored.code, scored.stderr) == (1, "error: --ray-address is for --engine ray\n")
