@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from tritonclient.grpc.model_config_pb2 import TYPE_FP32, TYPE_UINT8, ModelConfig
 
 from serving.errors import ModelRejected
-from serving.manifest import FILE_NAME, LAYERS_FILE_NAME, MODEL_FILE_NAME, Acceptance, Check, Manifest
+from serving.manifest import LAYERS_FILE_NAME, MODEL_FILE_NAME, Check, Manifest
 from serving.repository import Repository, load
 from tests.conftest import DATA
 from tests.conftest import Digits as TestDigits
@@ -95,14 +95,19 @@ def everything(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-VERSION_1 = [
-    NAME,
-    f"{NAME}/1",
-    f"{NAME}/1/layers.onnx",
-    f"{NAME}/1/manifest.json",
-    f"{NAME}/1/model.onnx",
-    f"{NAME}/config.pbtxt",
+FILES = [
+    "MODEL_CARD.md",
+    "confusion.png",
+    "curves.png",
+    "layers.onnx",
+    "manifest.json",
+    "misread.png",
+    "model.onnx",
+    "reliability.png",
+    "report.html",
+    "risk_coverage.png",
 ]
+VERSION_1 = [NAME, f"{NAME}/1", *(f"{NAME}/1/{name}" for name in FILES), f"{NAME}/config.pbtxt"]
 
 
 def test_a_published_version_is_all_there_and_nothing_else(models: Path):
@@ -122,7 +127,7 @@ def test_the_manifest_says_how_the_model_came_about(manifest: Manifest, checkpoi
     assert training.hyperparameters == checkpoint.recipe.hyperparameters()
     assert set(training.packages) == {"torch", "numpy", "onnx", "onnxscript", "onnxruntime"}
     assert len(training.dataset_sha256) == 4
-    assert manifest.acceptance == Acceptance(min_confidence=0.5, chosen_on="default")
+    assert (manifest.acceptance.min_confidence, manifest.acceptance.chosen_on) == (0.5, "default")
 
 
 def test_the_manifest_vouches_for_the_file(manifest: Manifest, models: Path):
@@ -228,7 +233,7 @@ def test_a_version_that_does_not_load_is_not_published(
     checkpoint: Checkpoint, data: Mnist, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def refuse(folder: Path, device: str) -> None:
-        assert sorted(path.name for path in folder.iterdir()) == [LAYERS_FILE_NAME, FILE_NAME, MODEL_FILE_NAME]
+        assert sorted(path.name for path in folder.iterdir()) == FILES
         raise ModelRejected("golden digits", "others", "these")
 
     monkeypatch.setattr(publish_module.repository, "load", refuse)
