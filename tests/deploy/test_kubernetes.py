@@ -27,7 +27,7 @@ Manifests = dict[str, Any]
 @pytest.fixture(scope="module", params=["cpu", "gpu"])
 def overlay(request: pytest.FixtureRequest) -> Manifests:
     """Return the manifests of an overlay by kind, as `kubectl apply -k` sends them."""
-    command = [program("kubectl"), "kustomize", str(FOLDER / request.param)]
+    command = [program("kubectl", in_ci=False), "kustomize", str(FOLDER / request.param)]
     rendered = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     return {"name": request.param} | {document["kind"]: document for document in yaml.safe_load_all(rendered)}
 
