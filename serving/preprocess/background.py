@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from serving.preprocess.grey import Grey, shrink
 
@@ -22,6 +21,12 @@ PAPER_SIDE_PIXELS = 96
 MIN_CONTRAST = 10.0
 # How many standard deviations of the paper's grain the ink has to stand out.
 MIN_NOISE_RATIO = 5.0
+# Paper is even, as a computer draws it, where the lowest fifth of all pixels differ by no more than this. Only its lower part is
+# then looked at, because in a tight cut most pixels are ink or the soft edge of it.
+EVEN_SPREAD = 1.0
+# The standard deviation of a bell, in median distances from its middle; and the least, for 8-bit steps.
+BELL_DEVIATION = 1.4826
+MIN_NOISE = 0.75
 # The darkest pixels by which the ink's level is first guessed: a line one pixel wide, in longer sides of the picture.
 PEAK_LENGTH = 0.15
 # Smooths the steps of the estimate, little enough to follow the edge of a shadow.
@@ -114,10 +119,7 @@ class Levels:
 def measure_levels(values: Grey) -> Levels:
     """Return the levels of a picture of contrasts, uint8 (height, width)."""
     histogram = cv2.calcHist([values], [0], None, [256], [0, 256]).ravel()
-    paper = _quantile(GRADES, histogram, 0.5)
-    distance = np.abs(GRADES - paper)
-    order = np.argsort(distance)
-    noise = 1.4826 * max(_quantile(distance[order], histogram[order], 0.5), 0.5)
+    paper, noise = _measure_paper(histogram)
     peak = 255.0 - int(np.searchsorted(np.cumsum(histogram[::-1]), PEAK_LENGTH * max(values.shape)))
     strong = np.where((peak + paper) / 2 <= GRADES, histogram, 0.0)
     ink = float((GRADES * strong).sum() / strong.sum()) if strong.any() else 0.0
@@ -125,6 +127,18 @@ def measure_levels(values: Grey) -> Levels:
     return Levels(ink if visible else 0.0, noise, paper)
 
 
-def _quantile(grades: npt.NDArray[np.float64], histogram: Grey, share: float) -> float:
+def _measure_paper(histogram: Grey) -> tuple[float, float]:
+    """Return the level of the paper and its noise: from its lower part where that is even, else from all of it."""
+    low, high = _quantile(histogram, 0.02), _quantile(histogram, 0.2)
+    if high - low <= EVEN_SPREAD:
+        return high, MIN_NOISE
+    middle = _quantile(histogram, 0.5)
+    distance = np.abs(GRADES - middle)
+    order = np.argsort(distance)
+    half = np.searchsorted(np.cumsum(histogram[order]), 0.5 * histogram.sum())
+    return middle, max(BELL_DEVIATION * float(distance[order][half]), MIN_NOISE)
+
+
+def _quantile(histogram: Grey, share: float) -> float:
     cumulative = np.cumsum(histogram)
-    return float(grades[np.searchsorted(cumulative, share * cumulative[-1])])
+    return float(np.searchsorted(cumulative, share * cumulative[-1]))

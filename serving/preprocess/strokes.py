@@ -20,6 +20,10 @@ GAP_SHARE = 0.35
 # A part beside another is a second digit where both share this much of their height, with this gap between them.
 NEIGHBOUR_SHARE = 0.65
 NEIGHBOUR_GAP = 0.06
+# What lies all but this share in a band along the edges, of the shorter side, is the frame of a scan; a digit that was
+# cut out to the last pixel is not.
+EDGE_BAND = 0.1
+MIN_INNER_SHARE = 0.15
 # Below this share of the picture's longer side, everything is a speck.
 MIN_SIDE = 0.015
 # A pixel belongs to a stroke from the weak level on, a stroke has at least one pixel at the strong one: shares of
@@ -30,11 +34,12 @@ STRONG = (0.45, 5.0)
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A connected part: its label, its box, the number of its pixels at the strong level."""
+    """A connected part: label, box, number of pixels at the strong level, and of those away from the picture's edge."""
 
     index: int
     box: Box
     area: int
+    inner_area: int
 
     @property
     def width(self) -> int:
@@ -55,9 +60,9 @@ class Part:
         """Return whether it lies along an edge of a picture of this shape, as the shadow of a scanner's lid does."""
         height, width = shape
         left, top, right, bottom = self.box
-        along_x = (top == 0 or bottom == height) and self.width > 0.5 * width and self.height < 0.25 * height
-        along_y = (left == 0 or right == width) and self.height > 0.5 * height and self.width < 0.25 * width
-        return along_x or along_y or (self.width == width and self.height == height)
+        along_x = (top == 0 or bottom == height) and self.width > 0.85 * width and self.height < 0.25 * height
+        along_y = (left == 0 or right == width) and self.height > 0.85 * height and self.width < 0.25 * width
+        return along_x or along_y or self.inner_area < MIN_INNER_SHARE * self.area
 
     def is_neighbour(self, main: "Part") -> bool:
         """Return whether it stands beside the main part as another digit does: as tall, on the same line, apart."""
@@ -100,8 +105,11 @@ def choose(contrast: Grey, levels: Levels) -> Strokes:
     count, labels, stats, _ = cv2.connectedComponentsWithStats(weak, connectivity=8, ltype=cv2.CV_16U)
     strong = contrast > levels.threshold(*STRONG)
     inked = np.bincount(labels[strong], minlength=count)
+    band = max(round(EDGE_BAND * min(contrast.shape)), 1)
+    inner = slice(band, -band), slice(band, -band)
+    inside = np.bincount(labels[inner][strong[inner]], minlength=count)
     parts = [
-        Part(index, (int(x), int(y), int(x + w), int(y + h)), int(inked[index]))
+        Part(index, (int(x), int(y), int(x + w), int(y + h)), int(inked[index]), int(inside[index]))
         for index, (x, y, w, h, area) in enumerate(stats)
         if index and inked[index]
     ]
@@ -115,8 +123,8 @@ def choose(contrast: Grey, levels: Levels) -> Strokes:
     wanted = np.zeros(count, np.uint8)
     wanted[[part.index for part in chosen]] = 255
     mask = np.zeros_like(contrast)
-    inside = slice(box[1], box[3]), slice(box[0], box[2])
-    mask[inside] = wanted[labels[inside]]
+    cut = slice(box[1], box[3]), slice(box[0], box[2])
+    mask[cut] = wanted[labels[cut]]
     return Strokes(mask, box, boxes, tuple(part.box for part in others), len(parts) - len(chosen) - len(others))
 
 
