@@ -64,9 +64,11 @@ class Prometheus:
 
     def get(self, path: str, **parameters: str) -> Any:
         try:
-            return httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=5).json()
+            answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=5)
         except httpx.TransportError:
-            return {"status": "down", "data": {}}
+            return {"data": {}}
+        # 503 and a text until its storage is open.
+        return {"data": {}} if answer.status_code == 503 else answer.json()
 
     def values(self, query: str) -> list[float]:
         """Return the numbers of an instant query; NaN is no number."""
