@@ -109,7 +109,7 @@ class Plan:
             elif kind == "zip" and not compressed:
                 yield from self._read_zip(source.path, place)
             elif kind == "picture" and not compressed:
-                yield Entry(place.ordinal, place.source, "", source.label, source.path)
+                yield Entry(place.ordinal, place.source, "", source.label, source.path.absolute())
             elif kind in get_args(Table) and not compressed:
                 yield from self._read_table(source.path, kind, place)
             else:

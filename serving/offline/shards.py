@@ -9,6 +9,7 @@ order, so that a run goes on where it was whichever engine began it. A shard who
 import hashlib
 import logging
 import os
+import socket
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ from serving.runtime import Device, OnnxModel
 SHARD_TASKS = 8
 # Shards in the hands of each processor of the cluster or waiting for it; bounds the memory.
 SHARDS_PER_PROCESSOR = 3
+# As long as Ray waits for one answer of a cluster.
+CONNECT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -96,11 +99,11 @@ def _told(cause: Exception) -> ServingError:
 
 def _in_order(ray: Any, tasks: Iterator[Task], weights: Any) -> Iterator[pa.RecordBatch]:
     remote = ray.remote(score_shard).options(num_cpus=1, max_retries=-1, scheduling_strategy="SPREAD")
-    most = SHARDS_PER_PROCESSOR * max(1, int(ray.cluster_resources().get("CPU", 1)))
     waiting: deque[Any] = deque()
     while shard := list(islice(tasks, SHARD_TASKS)):
         waiting.append(remote.remote(weights, shard))
-        if len(waiting) > most:
+        # Asked anew each time: nodes come and go.
+        if len(waiting) > SHARDS_PER_PROCESSOR * max(1, int(ray.cluster_resources().get("CPU", 0))):
             yield from ray.get(waiting.popleft())
     while waiting:
         yield from ray.get(waiting.popleft())
@@ -113,14 +116,27 @@ def _connected(address: str | None, workers: int) -> Iterator[Any]:
         import ray
     except ModuleNotFoundError as error:
         raise ConfigurationError("--engine ray needs ray: pip install 'mnist-reader[ray]'") from error
-    place: dict[str, Any] = {"address": address} if address else {"address": "local", "num_cpus": workers}
-    if not address:
-        place["include_dashboard"] = False
     try:
-        ray.init(**place, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ConfigurationError(f"no Ray cluster at {address or 'this machine'}: {type(error).__name__}") from error
+        ray.init(**_place(address, workers), log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigurationError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _place(address: str | None, workers: int) -> dict[str, Any]:
+    """Return where Ray runs.
+
+    Raises:
+        OSError: nothing listens there; Ray itself would try for minutes.
+        ValueError: no address.
+    """
+    if address is None:
+        return {"address": "local", "num_cpus": workers, "include_dashboard": False}
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError("expected HOST:PORT")
+    socket.create_connection((host, int(port)), CONNECT_S).close()
+    return {"address": address}

@@ -54,3 +54,13 @@ def test_bytes_grow_from_task_to_task_to_the_size_of_the_input(test_digits, tmp_
     # What fits the first buffer of a stream is read at once.
     assert 0 < seen[1] < total or (seen[1] == total and kind in {"idx.gz", "tar"})
     assert len(seen) > 3
+
+
+def test_a_task_finds_its_pictures_from_any_folder(digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write("tree", digits[0][:2], tmp_path / "in")
+    monkeypatch.chdir(tmp_path)
+    (task,) = Plan(Inputs(["in"], LABELS), ReadOptions("auto", 1000, LABELS))
+    monkeypatch.chdir("/")
+    items = task.decode()
+    assert (items.errors, items.sources) == ({}, ["in/0.png", "in/1.png"])
+    assert (items.images == digits[0][:2]).all()

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from serving.errors import ModelRejected
+from serving.manifest import Acceptance
 from serving.offline.job import partial_folder
 from serving.offline.journal import JOURNAL
 from serving.offline.pictures import Entries, Entry
 from serving.offline.shards import Weights, score_shard
 from serving.repository import Repository, load
-from tests.serving.offline.conftest import Score, expected_digits, png_bytes
+from tests.serving.offline.conftest import Score, expected_digits, idx_bytes, png_bytes
 from tests.serving.tiny_model import write_tiny_model
 
 
@@ -32,11 +33,24 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, Any]]:
         nodes.shutdown()
 
 
+def is_busy(node: Any) -> bool:
+    """Return whether a process of a node is in the middle of a shard, as Ray shows it in the name of the process."""
+    agents = {str(process.process.pid) for processes in node.all_processes.values() for process in processes}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = status.read_text().rpartition(")")[2].split()[1]
+            if parent in agents and b"score_shard" in (status.parent / "cmdline").read_bytes():
+                return True
+        except OSError:
+            continue
+    return False
+
+
 def kill_when(cluster: Any, node: Any, journal: Path, tasks: int, killed_at: list[int]) -> None:
     deadline_s = time.monotonic() + 50
     while time.monotonic() < deadline_s:
         done = journal.read_bytes().count(b"\n") if journal.exists() else 0
-        if done >= tasks:
+        if done >= tasks and is_busy(node):
             cluster.remove_node(node, allow_graceful=False)
             killed_at.append(done)
             return
@@ -65,6 +79,24 @@ def test_g09_a_node_that_dies_half_way_loses_and_repeats_nothing(
     assert len(scored.rows) == 3001
 
 
+@pytest.mark.slow
+def test_without_an_address_a_cluster_runs_here_and_its_failures_are_told(
+    score: Score, test_digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("ray")
+    path = tmp_path / "idx"
+    path.write_bytes(idx_bytes(test_digits[0][:6000]))
+    whole = score(path, output=tmp_path / "whole.parquet")
+    scored = score(path, "--engine", "ray", "--workers", 1)
+    assert (scored.code, scored.rows) == (0, whole.rows)
+    broken = Weights(b"no model", Acceptance(min_confidence=0.0, chosen_on="default"), "cpu")
+    monkeypatch.setattr(Weights, "of", lambda *_: broken)
+    scored = score(path, "--engine", "ray", "--workers", 1)
+    assert scored.code == 1
+    assert scored.stderr.startswith("error: ")
+    assert scored.stderr.count("\n") == 1
+
+
 def test_a_shard_gives_the_rows_of_each_of_its_tasks(models: Path, digits):
     weights = Weights.of(load(Repository(models).folder("tiny"), "cpu", threads=1), "cpu")
     entries = [Entry(number, "source", "", 7, png_bytes(digits[0][number])) for number in range(5)]
@@ -88,6 +120,18 @@ def test_without_ray_it_says_what_to_install(models: Path, tmp_path: Path, digit
     command = [sys.executable, "-c", code, *arguments, "-qo", str(tmp_path / "o.csv")]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (ended.returncode, ended.stderr) == (1, "error: --engine ray needs ray: pip install 'mnist-reader[ray]'\n")
+
+
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:", ":6379", "127.0.0.1:{port}"])
+def test_a_cluster_that_is_not_there_is_told_at_once(
+    score: Score, digits, tmp_path: Path, free_port: int, address: str
+):
+    pytest.importorskip("ray")
+    (tmp_path / "0.png").write_bytes(png_bytes(digits[0][0]))
+    address = address.format(port=free_port)
+    scored = score(tmp_path / "0.png", "--engine", "ray", "--ray-address", address)
+    assert scored.code == 1
+    assert scored.stderr.startswith(f"error: no Ray cluster at {address}: ")
 
 
 def test_a_ray_address_without_ray_is_refused(score: Score, tmp_path: Path):
