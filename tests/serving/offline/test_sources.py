@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.offline.sources import FolderLabels, Inputs, survey
+from serving.offline.sources import FolderLabels, Inputs, Source, size_of, survey
 from tests.serving.offline.conftest import Score, expected_digits, idx_bytes, png_bytes, write_csv
 
 LABELS = FolderLabels([str(digit) for digit in range(10)])
@@ -174,6 +174,14 @@ def test_g01_a_folder_that_the_system_refuses_is_an_error_row(
     scored = score(tree)
     assert scored.errors() == ["permission denied", None]
     assert scored.rows[0]["source"] == str(tree / "a")
+
+
+def test_a_file_that_has_gone_since_it_was_found_has_no_size(tmp_path: Path):
+    path = tmp_path / "0.png"
+    path.write_bytes(b"12345")
+    assert size_of(Source(0, path)) == 5
+    path.unlink()
+    assert size_of(Source(0, path)) == 0
 
 
 def test_links_to_folders_are_followed(score: Score, digits, tmp_path: Path):
