@@ -1,0 +1,82 @@
+"""What the README says is what the program does."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+from prometheus_client import CollectorRegistry
+
+from serving.metrics import Metrics
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def output(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+    )
+    return done.stdout
+
+
+def test_the_table_of_settings_is_the_programs():
+    assert output("serving", "settings", "--format", "markdown") in README
+
+
+def test_the_table_of_metrics_names_each_with_its_text():
+    listed = dict(re.findall(r"^\| `(mnist_\w+)` \| (.+) \|$", README, re.MULTILINE))
+    families = Metrics(CollectorRegistry()).registry.collect()
+    assert listed == {
+        family.name + ("_total" if family.type == "counter" else ""): family.documentation for family in families
+    }
+
+
+def test_the_score_commands_are_those_of_its_help():
+    calls = re.findall(r"python (-m serving score .+)", README)
+    assert len(calls) == 3
+    text = output("serving", "score", "--help")
+    assert [call for call in calls if call not in text] == []
+
+
+def test_every_make_target_that_it_names_exists():
+    targets = set(
+        re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)[1].split()
+    )
+    assert set(re.findall(r"\bmake ([a-z-]+)", README)) <= targets
+
+
+def test_its_links_lead_somewhere():
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not re.match("https?:", link)]
+    files = [link for link in links if not link.startswith("#")]
+    assert [link for link in files if not (ROOT / link).exists()] == []
+    headings = {
+        re.sub(r"[^a-z0-9 -]", "", head.lower()).replace(" ", "-") for head in re.findall(r"^#+ (.+)$", README, re.M)
+    }
+    assert [link for link in links if link.startswith("#") and link[1:] not in headings] == []
+
+
+def test_no_placeholder_is_left():
+    assert re.findall(r"@@\w+@@", README) == []
+
+
+def commands(prefix: str) -> list[str]:
+    return [line for line in re.findall(r"^    (?:\$ )?(.+)$", README, re.MULTILINE) if line.startswith(prefix)]
+
+
+def test_the_answer_on_the_first_screen_has_the_form_that_is_served():
+    answer = orjson.loads(re.search(r"^    (\{\"model\".+)$", README, re.MULTILINE)[1])
+    assert answer["predictions"][0]["digit"] == 7
+    assert set(answer["predictions"][0]) == {"digit", "confidence", "probabilities", "accepted", "reasons", "source"}
+
+
+@pytest.mark.parametrize("call", commands(".venv/bin/python -m training shapes"))
+def test_the_shapes_commands_run(call: str):
+    pytest.importorskip("torch")
+    import shlex
+
+    words = shlex.split(call, comments=True)[1:]
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
