@@ -58,9 +58,16 @@ class Weights:
 
 
 def score_shard(weights: Weights, tasks: list[Task]) -> list[pa.RecordBatch]:
-    """Return the rows of each task."""
-    scorer = _scorer(weights.model, weights.acceptance.model_dump_json(), weights.device)
-    return [scorer.score(task.decode()) for task in tasks]
+    """Return the rows of each task.
+
+    Raises:
+        ServingError: itself and no subclass, since not every one of them can be sent between processes.
+    """
+    try:
+        scorer = _scorer(weights.model, weights.acceptance.model_dump_json(), weights.device)
+        return [scorer.score(task.decode()) for task in tasks]
+    except ServingError as error:
+        raise ServingError(str(error)) from None
 
 
 @lru_cache(maxsize=1)

@@ -33,15 +33,20 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.fixture
-def rows(test_digits, tmp_path: Path) -> Path:
-    """Return a CSV file of 3000 rows, four of which are bad: six tasks."""
+@pytest.fixture(scope="session")
+def rows_text(test_digits, tmp_path_factory: pytest.TempPathFactory) -> str:
     images, labels = test_digits[0][:3000], test_digits[1][:3000]
-    path = write_csv(tmp_path / "rows.csv", images, labels)
-    lines = path.read_text().splitlines()
+    lines = write_csv(tmp_path_factory.mktemp("rows") / "rows.csv", images, labels).read_text().splitlines()
     for line in (3, 700, 1500, 2999):
         lines[line] = "1,2,x"
-    path.write_text("\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture
+def rows(rows_text: str, tmp_path: Path) -> Path:
+    """Return a CSV file of 3000 rows, four of which are bad: six tasks."""
+    path = tmp_path / "rows.csv"
+    path.write_text(rows_text)
     return path
 
 

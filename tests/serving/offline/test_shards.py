@@ -93,7 +93,7 @@ def test_without_an_address_a_cluster_runs_here_and_its_failures_are_told(
     monkeypatch.setattr(Weights, "of", lambda *_: broken)
     scored = score(path, "--engine", "ray", "--workers", 1)
     assert scored.code == 1
-    assert scored.stderr.startswith("error: ")
+    assert scored.stderr.startswith("error: runtime: found Failed to load model")
     assert scored.stderr.count("\n") == 1
 
 
