@@ -21,8 +21,8 @@ PAPER_SIDE_PIXELS = 96
 MIN_CONTRAST = 10.0
 # How many standard deviations of the paper's grain the ink has to stand out.
 MIN_NOISE_RATIO = 5.0
-# Paper is even, as a computer draws it, where the lowest fifth of all pixels differ by no more than this. Only that part
-# is then looked at, because in a tight cut most pixels are ink or the soft edge of it.
+# Paper is even, as a computer draws it, where the lowest fifth of all pixels differ by no more than this. Only that
+# part is then looked at, because in a tight cut most pixels are ink or the soft edge of it.
 EVEN_SPREAD = 1.0
 # The standard deviation of a bell, in median distances from its middle; and the least, for 8-bit steps.
 BELL_DEVIATION = 1.4826
