@@ -1,9 +1,9 @@
 """Checks a manifest against the typed models of the official Kubernetes and KServe clients, strictly."""
 
 import re
+import sys
 from typing import Any
 
-import kserve.models
 import kubernetes.client.models
 
 PLAIN: dict[str, type] = {"str": str, "int": int, "bool": bool, "object": object}
@@ -38,8 +38,8 @@ def check(value: Any, kind: str, place: str = "") -> None:
 
 
 def find(kind: str) -> type:
-    """Return the type of a name: one of KServe's, else one of Kubernetes'."""
-    return getattr(kserve.models, kind, None) or getattr(kubernetes.client.models, kind)  # type: ignore[no-any-return]
+    """Return the type of a name: one of KServe's, where its client is loaded, else one of Kubernetes'."""
+    return getattr(sys.modules.get("kserve.models"), kind, None) or getattr(kubernetes.client.models, kind)  # type: ignore[no-any-return]
 
 
 def expect(holds: bool, place: str, kind: str, value: Any) -> None:
