@@ -111,9 +111,13 @@ def test_an_endless_chunked_body_is_cut_at_the_limit(server: Server):
 
 
 def test_a_worker_without_requests_uses_no_processor(server: Server):
-    before = server.sample("mnist_cpu_seconds_total")
-    time.sleep(2)
-    assert server.sample("mnist_cpu_seconds_total") - before < 0.1
+    def used_s() -> float:
+        before = server.sample("mnist_cpu_seconds_total")
+        time.sleep(2)
+        return server.sample("mnist_cpu_seconds_total") - before
+
+    # Whatever earlier requests left to do ends by itself; a thread that spins never does.
+    assert min(used_s() for _ in range(3)) < 0.1
 
 
 def test_the_request_id_goes_through(server: Server):
