@@ -94,6 +94,12 @@ class MicroBatcher:
         self._busy = False
         self._seconds_per_image = 0.0
         self._filling: asyncio.TimerHandle | None = None
+        self._running_since: float | None = None
+
+    @property
+    def running_since(self) -> float | None:
+        """When the run in the worker thread began, on `clock`; None when none runs there."""
+        return self._running_since
 
     @property
     def waiting_images(self) -> int:
@@ -232,8 +238,11 @@ class MicroBatcher:
         running.add_done_callback(lambda done: self._finished(batch, done))
 
     def _timed(self, images: Images) -> tuple[Outputs, float]:
-        started = self._clock()
-        return self._run(images), self._clock() - started
+        started = self._running_since = self._clock()
+        try:
+            return self._run(images), self._clock() - started
+        finally:
+            self._running_since = None
 
     def _finished(self, batch: _Batch, done: "asyncio.Future[tuple[Outputs, float]]") -> None:
         error = asyncio.CancelledError() if done.cancelled() else done.exception()

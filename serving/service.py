@@ -51,7 +51,7 @@ settings = worker.settings
 METRICS_FOLDER = Path(tempfile.gettempdir()) / f"mnist-reader-metrics-{secrets.token_hex(8)}"
 BentoMLContainer.prometheus_multiproc_dir.set(str(METRICS_FOLDER))
 
-adapt_circus()
+adapt_circus(METRICS_FOLDER, settings.watchdog_s)
 
 
 def _is_not_the_clients_fault(record: logging.LogRecord) -> bool:

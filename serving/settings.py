@@ -69,6 +69,12 @@ class Settings(BaseModel):
         5.0, "s", "from SIGTERM, when readiness fails, to the closing of the listeners", ge=0, le=3600
     )
     stop_s: float = setting(30.0, "s", "after the drain, longest wait for requests that are still running", gt=0)
+    watchdog_s: float = setting(
+        20.0,
+        "s",
+        "longest that a worker or a run of a model may be stuck until it is replaced; 0 = for ever",
+        ge=0,
+    )
     max_body_bytes: int = setting(33_554_432, "bytes", "largest request body or gRPC message, also unpacked", ge=1024)
     max_pixels: int = setting(50_000_000, "pixels", "largest picture, by its header", ge=784)
     max_images: int = setting(2048, "images", "images in one request", ge=1)
@@ -93,6 +99,9 @@ class Settings(BaseModel):
     def _must_fit_together(self) -> "Settings":
         if self.max_images > self.queue_size:
             raise ValueError(f"MNIST_MAX_IMAGES={self.max_images}: expected at most MNIST_QUEUE_SIZE={self.queue_size}")
+        if 0 < self.watchdog_s < 2:
+            # A worker beats twice a second, if it is not busy.
+            raise ValueError(f"MNIST_WATCHDOG_S={self.watchdog_s:g}: expected 0, or 2 and more")
         ports = [port for port in (self.port, self.v2_port, self.grpc_port) if port]
         if len(set(ports)) < len(ports):
             raise ValueError("PORT, V2_PORT, GRPC_PORT: expected three different ports")

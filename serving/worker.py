@@ -12,6 +12,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +27,7 @@ from serving.catalogue import Catalogue
 from serving.drift import Drift
 from serving.grpc.server import GrpcServer
 from serving.grpc.service import InferenceService
+from serving.heartbeat import Heartbeat
 from serving.http.app import create_app
 from serving.http.closing import resume_connections, settle
 from serving.http.listener import Listener, sockets_of
@@ -68,6 +70,7 @@ class Worker:
         self._pictures = ThreadPoolExecutor(self._threads, "pictures")
         folder = os.environ.get(MULTIPROC_VARIABLE)
         orders = Orders(Path(folder) if folder else None)
+        self._heartbeat = Heartbeat(Path(folder) if folder else None)
         models = repository.Repository(settings.models)
         self.catalogue = Catalogue(models, self._make, settings.default_model, self.metrics, orders)
         self.catalogue.watch(self._show_readiness)
@@ -83,6 +86,7 @@ class Worker:
         self._closing: asyncio.Task[None] | None = None
         self._host: uvicorn.Server | None = None
         self._supervisor = os.getppid()
+        self._cpu_s = 0.0
 
     def _make(self, folder: Path) -> Predictor:
         """Load, check and warm up the version in a folder."""
@@ -117,7 +121,9 @@ class Worker:
         self._take_signals()
         for listener in self._listeners:
             await listener.start()
-        self._tasks = [asyncio.create_task(self._load()), asyncio.create_task(self._tick_forever())]
+        self._heartbeat.start(time.monotonic())
+        work = self._load(), self._tick_forever(), self._beat_forever()
+        self._tasks = [asyncio.create_task(each) for each in work]
 
     async def _load(self) -> None:
         try:
@@ -139,20 +145,32 @@ class Worker:
         self.metrics.workers.set(self.catalogue.ready)
 
     async def _tick_forever(self) -> None:
-        cpu_s = 0.0
         while True:
-            used = resource.getrusage(resource.RUSAGE_SELF)
-            self.metrics.cpu.inc(used.ru_utime + used.ru_stime - cpu_s)
-            cpu_s = used.ru_utime + used.ru_stime
-            self.metrics.resident_memory.set(_resident_bytes())
-            for predictor in self.catalogue.predictors():
-                predictor.update_drift()
             if os.getppid() != self._supervisor and self._stopping is None:
                 # An orphan would keep its share of the ports, and go on with models that nobody can exchange.
                 logger.error("the supervising process is gone, so this one stops, too")
                 os.kill(os.getpid(), signal.SIGTERM)
+            try:
+                self._measure()
+            except OSError as error:  # such as no descriptor left; the next tick may have one
+                logger.warning("not measured: %s", error)
             if self.catalogue.started:
                 await self._reload(self.catalogue.follow)
+            await asyncio.sleep(TICK_S)
+
+    def _measure(self) -> None:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        self.metrics.cpu.inc(used.ru_utime + used.ru_stime - self._cpu_s)
+        self._cpu_s = used.ru_utime + used.ru_stime
+        for predictor in self.catalogue.predictors():
+            predictor.update_drift()
+        self.metrics.resident_memory.set(_resident_bytes())
+
+    async def _beat_forever(self) -> None:
+        """Show that the event loop turns, and since when a run of a model has not come back."""
+        while True:
+            running = [predictor.batcher.running_since for predictor in self.catalogue.predictors()]
+            self._heartbeat.beat(min((since for since in running if since is not None), default=time.monotonic()))
             await asyncio.sleep(TICK_S)
 
     async def _reload(self, reload: Callable[[], Awaitable[None]]) -> None:

@@ -119,7 +119,7 @@ class Server:
     def worker_pids(self) -> list[int]:
         """Return the worker processes, oldest first."""
         children = psutil.Process(self.process.pid).children(recursive=True)
-        workers = [child for child in children if any("_bentoml_impl.worker" in part for part in child.cmdline())]
+        workers = [child for child in children if _is_worker(child)]
         return [child.pid for child in sorted(workers, key=lambda child: child.create_time())]
 
     def signal(self, number: int = signal.SIGTERM) -> None:
@@ -139,6 +139,13 @@ class Server:
                     process.kill()
         self.process.wait(10)
         self._log.close()
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return any("_bentoml_impl.worker" in part for part in process.cmdline())
+    except psutil.NoSuchProcess:  # also a zombie
+        return False
 
 
 def pixels(image: Any) -> bytes:

@@ -145,9 +145,12 @@ async def test_a_deadline_is_answered_while_the_batch_still_runs():
         now = loop.time()
         with pytest.raises(DeadlineExceeded):
             await batcher.submit(numbered(1), now + 0.01)
-        assert entered.is_set() or batcher.waiting_images == 0
+        await entered.wait()
+        assert batcher.waiting_images == 0
+        assert now <= (batcher.running_since or 0) <= loop.time()
         leave.set()
         assert numbers_in(await batcher.submit(numbered(2))) == [2]
+        assert batcher.running_since is None
 
 
 async def test_a_failing_batch_fails_its_requests_and_the_batcher_goes_on(caplog: pytest.LogCaptureFixture):

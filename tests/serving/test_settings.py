@@ -70,6 +70,11 @@ def test_more_images_than_the_queue_holds_are_refused():
 
 def test_two_listeners_on_one_port_are_refused():
     assert "three different ports" in refusal(PORT="8000")
+
+
+def test_a_watchdog_gives_a_worker_time_for_a_few_heartbeats():
+    assert refusal(MNIST_WATCHDOG_S="0.5") == "MNIST_WATCHDOG_S=0.5: expected 0, or 2 and more"
+    assert read_settings({"MNIST_WATCHDOG_S": "0"}).watchdog_s == 0
     assert read_settings({"V2_PORT": "0", "GRPC_PORT": "0"}).v2_port == 0
 
 

@@ -3,6 +3,7 @@ import gc
 import logging
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -85,6 +86,29 @@ async def test_sigterm_drains_and_then_reaches_the_server_once(worker: Worker, s
     await asyncio.sleep(0.05)
     assert signals == [signal.SIGTERM]
     assert worker.metrics.registry.get_sample_value("mnist_workers") == 0
+
+
+async def test_its_heart_beats_from_the_run_that_has_not_come_back(worker: Worker, monkeypatch: pytest.MonkeyPatch):
+    await wait_until(lambda: worker.catalogue.ready)
+    beats: list[float] = []
+    monkeypatch.setattr(worker._heartbeat, "beat", beats.append)
+    now = time.monotonic()
+    await wait_until(lambda: beats and beats[-1] >= now)
+    monkeypatch.setattr(worker.catalogue.get().batcher, "_running_since", 12.5)
+    await wait_until(lambda: beats[-1] == 12.5)
+
+
+async def test_what_cannot_be_measured_once_is_measured_later(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def fail() -> int:
+        raise OSError("no descriptor left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("serving.worker._resident_bytes", fail)
+        await wait_until(lambda: "not measured: no descriptor left" in caplog.text)
+    worker.metrics.resident_memory.set(0)
+    await wait_until(lambda: worker.metrics.registry.get_sample_value("mnist_resident_memory_bytes"))
 
 
 async def test_it_stops_when_its_supervisor_is_gone(

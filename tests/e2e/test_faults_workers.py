@@ -1,0 +1,59 @@
+"""Workers that die, stop or get stuck: what clients see, and how long the instance takes to be whole again."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.e2e.conftest import Start
+from tests.e2e.load import Load
+from tests.e2e.server import Server, wait_until
+
+WATCHDOG_S = 3.0
+
+Record = Callable[[str, object], None]
+
+
+@pytest.fixture(scope="module")
+def server(start: Start) -> Server:
+    return start(MNIST_WORKERS="2", MNIST_WATCHDOG_S=str(WATCHDOG_S), MNIST_REQUEST_TIMEOUT_S="2").wait_ready(2)
+
+
+def whole_again(server: Server, victim: int, limit_s: float = 60) -> float:
+    """Return the seconds until another worker has taken the place of the victim and is ready."""
+    started = time.monotonic()
+    wait_until(lambda: len({*server.worker_pids()} - {victim}) == 2, limit_s)
+    wait_until(lambda: server.sample("mnist_workers") == 2, limit_s)
+    return time.monotonic() - started
+
+
+def test_a_killed_worker_takes_only_the_requests_that_it_held(server: Server, record_property: Record):
+    with Load(server.v2_url) as load:
+        wait_until(lambda: load.right > 50)
+        victim = server.worker_pids()[0]
+        os.kill(victim, signal.SIGKILL)
+        record_property("seconds", whole_again(server, victim))
+    assert load.wrong == []
+    # Each of four clients has one request on its way, and may meet the dead listener once more.
+    assert len(load.cut) <= 8
+
+
+def test_a_stopped_worker_is_noticed_and_replaced(server: Server, record_property: Record):
+    victim, other = server.worker_pids()
+    os.kill(victim, signal.SIGSTOP)
+    seconds = whole_again(server, victim)
+    record_property("seconds", seconds)
+    assert seconds > WATCHDOG_S - 1
+    assert f"worker {victim} has given no sign of life" in server.log
+    assert other in server.worker_pids()
+
+
+def test_a_stop_does_not_wait_for_a_stopped_worker(server: Server, record_property: Record):
+    victim = server.worker_pids()[0]
+    os.kill(victim, signal.SIGSTOP)
+    started = time.monotonic()
+    server.signal()
+    assert server.wait(60) == 0
+    record_property("seconds", time.monotonic() - started)
