@@ -78,6 +78,11 @@ class Settings(BaseModel):
     max_body_bytes: int = setting(33_554_432, "bytes", "largest request body or gRPC message, also unpacked", ge=1024)
     max_pixels: int = setting(50_000_000, "pixels", "largest picture, by its header", ge=784)
     max_images: int = setting(2048, "images", "images in one request", ge=1)
+    max_json_depth: int = setting(32, "levels", "lists and objects of a JSON body within each other", ge=8, le=512)
+    max_json_values: int = setting(
+        3_000_000, "values", "values of a JSON body, a list or an object as 16; 2048 images have 2.6 million", ge=1000
+    )
+    max_part_header_bytes: int = setting(4096, "bytes", "one header line of a part of a form", ge=256)
     admin_token: SecretStr = setting(
         SecretStr(""), "text", "bearer token that allows to load and unload models; empty = nobody may"
     )

@@ -75,7 +75,7 @@ class Worker:
         self.catalogue = Catalogue(models, self._make, settings.default_model, self.metrics, orders)
         self.catalogue.watch(self._show_readiness)
         self.preparer = Preparer(self._pictures, settings.max_pixels, settings.queue_size)
-        self.inference = Inference(self.preparer.prepare, settings.max_images, settings.request_timeout_s)
+        self.inference = Inference(self.preparer.prepare, settings.request_timeout_s)
         self.statistics = Statistics(self.catalogue, self.metrics)
         v2 = V2Endpoints(self.catalogue, self.inference, self.statistics, settings)
         app = create_app(self.catalogue, self.preparer, settings, self.metrics, v2.routes())

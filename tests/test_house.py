@@ -67,7 +67,7 @@ ADVISORY_FLOORS = {
     "onnxruntime-gpu": "1.28.3",
     "pillow": "13.0",
     "protobuf": "6.33.5",
-    "python-multipart": "0.0.26",
+    "python-multipart": "0.0.27",
     "starlette": "0.47.2",
     "torch": "2.10",
 }

@@ -18,11 +18,12 @@ from serving.protocol.tensors import INPUT, check_count, check_header, raw_bytes
 CONTENTS = {"UINT8": "uint_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents"}
 
 
-def read_request(message: pb.ModelInferRequest) -> InferenceRequest:
+def read_request(message: pb.ModelInferRequest, max_images: int) -> InferenceRequest:
     """Return the request of a message.
 
     Raises:
         InvalidInput: says what was found and what was expected.
+        TooLarge: more than `max_images`.
         Unsupported: the request asks for a part of the protocol that is not offered.
     """
     tensors, raw = message.inputs, message.raw_input_contents
@@ -30,7 +31,7 @@ def read_request(message: pb.ModelInferRequest) -> InferenceRequest:
         raise InvalidInput(f"inputs: expected one, the tensor {INPUT!r}, got {len(tensors)}")
     if raw and len(raw) != 1:
         raise InvalidInput(f"raw_input_contents: expected one for each input, 1, got {len(raw)}")
-    content = _read_tensor(tensors[0], raw[0] if raw else None)
+    content = _read_tensor(tensors[0], raw[0] if raw else None, max_images)
     wanted = message.outputs
     chosen = outputs.choose((each.name, _parameters(each.parameters)) for each in wanted) if wanted else outputs.ALL
     return InferenceRequest(content, chosen, message.id, read_timeout(_parameters(message.parameters)))
@@ -46,9 +47,11 @@ def _parameters(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Any]:
     return values
 
 
-def _read_tensor(tensor: pb.ModelInferRequest.InferInputTensor, raw: bytes | None) -> Images | list[bytes]:
+def _read_tensor(
+    tensor: pb.ModelInferRequest.InferInputTensor, raw: bytes | None, max_images: int
+) -> Images | list[bytes]:
     header = TensorHeader(tensor.name, tensor.datatype, tuple(tensor.shape))
-    check_header(header)
+    check_header(header, max_images)
     outputs.refuse_shared_memory(tensor.parameters)
     filled = [field.name for field, _ in tensor.contents.ListFields()] if tensor.HasField("contents") else []
     if raw is not None:

@@ -82,7 +82,8 @@ class InferenceService:
     async def infer(self, request: pb.ModelInferRequest, call: Call) -> pb.ModelInferResponse:
         """Run the model on the tensors of the request, before the caller's deadline."""
         predictor = self._find(request.model_name, request.model_version, call)
-        response = await self._inference.run(predictor, read_request(request), call.context.time_remaining())
+        read = read_request(request, self._settings.max_images)
+        response = await self._inference.run(predictor, read, call.context.time_remaining())
         return write_response(response)
 
     async def live(self, _: pb.ServerLiveRequest, __: Call) -> pb.ServerLiveResponse:

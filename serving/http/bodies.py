@@ -4,12 +4,20 @@ Must not know: what a body holds.
 """
 
 import asyncio
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
 from serving.errors import InvalidInput, TooLarge
 from serving.http.errors import BodyTimeout, CutOff
+
+# What takes longer than about ten milliseconds to take apart leaves the event loop to the other callers.
+INLINE_BYTES = 1_048_576
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 async def read_body(request: Request, max_bytes: int, timeout_s: float) -> bytes:
@@ -66,3 +74,10 @@ async def _read_rest(request: Request, start: bytes, max_bytes: int, timeout_s: 
         if not message.get("more_body"):
             break
     return bytes(body)
+
+
+async def take_apart(read: Callable[Concatenate[bytes, P], T], body: bytes, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return what `read` makes of a body and further arguments, a large one in a thread."""
+    if len(body) <= INLINE_BYTES:
+        return read(body, *args, **kwargs)
+    return await asyncio.to_thread(read, body, *args, **kwargs)

@@ -17,9 +17,10 @@ from starlette.routing import Route
 from serving.catalogue import Catalogue
 from serving.errors import InvalidInput, QueueFull, ServingError, Unsupported
 from serving.explain import COVER_SIDE, LayeredModel, cover, occlusion_map
-from serving.http.bodies import read_body
+from serving.http.bodies import read_body, take_apart
 from serving.http.errors import json_response
 from serving.http.pictures import read_items
+from serving.limits import Limits
 from serving.predictor import Predictor
 from serving.preparing import Preparer
 from serving.settings import Settings
@@ -47,6 +48,7 @@ class ExplainEndpoint:
         self._catalogue, self._preparer, self._enabled = catalogue, preparer, settings.explain
         self._max_bytes, self._body_timeout_s = settings.max_body_bytes, settings.body_timeout_s
         self._timeout_s = settings.request_timeout_s
+        self._limits = Limits.of(settings)._replace(images=1)
         self._layered: WeakKeyDictionary[Predictor, LayeredModel] = WeakKeyDictionary()
         self._turn = asyncio.Semaphore(1)
         self._waiting = 0
@@ -102,7 +104,7 @@ class ExplainEndpoint:
         return predictor, parts
 
     async def _read_picture(self, body: bytes, content_type: str, deadline: float) -> Image:
-        items = read_items(body, content_type, max_images=1)
+        items = await take_apart(read_items, body, content_type, self._limits)
         if not items:
             raise InvalidInput("expected one picture, got none")
         content = items[0].content

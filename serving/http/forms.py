@@ -69,18 +69,18 @@ def boundary_of(content_type: str, body: bytes) -> bytes | None:
     return declared if kind.startswith(b"multipart/") and declared and b"--" + declared in body else None
 
 
-def read_form(body: bytes, boundary: bytes, max_parts: int) -> list[Part]:
+def read_form(body: bytes, boundary: bytes, max_parts: int, max_header_bytes: int) -> list[Part]:
     """Return the parts of a multipart body, in their order.
 
     Raises:
-        InvalidInput: it is no whole multipart body.
+        InvalidInput: it is no whole multipart body, or a header line of a part is longer than `max_header_bytes`.
         TooLarge: more than `max_parts` parts.
     """
     collector = _Collector(max_parts)
     ended = []
     callbacks = collector.callbacks() | {"on_end": lambda: ended.append(True)}
     try:
-        parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]
+        parser = MultipartParser(boundary, callbacks, max_header_size=max_header_bytes)  # type: ignore[arg-type]
         parser.write(body)
         parser.finalize()
     except FormParserError as error:

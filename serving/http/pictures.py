@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from serving.errors import InvalidInput, ServingError, TooLarge, UnreadablePicture
 from serving.http.forms import boundary_of, read_form
+from serving.http.strict_json import read_json
+from serving.limits import Limits
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -40,19 +41,19 @@ class Item:
     content: bytes | Pixels | ServingError
 
 
-def read_items(body: bytes, content_type: str, max_images: int) -> list[Item]:
+def read_items(body: bytes, content_type: str, limits: Limits) -> list[Item]:
     """Return the pictures of a body, in their order.
 
     Raises:
         InvalidInput: a malformed form or JSON.
-        TooLarge: more than `max_images`.
+        TooLarge: more than the limits allow.
     """
     boundary = boundary_of(content_type, body)
     if boundary is not None:
-        parts = read_form(body, boundary, max_images)
+        parts = read_form(body, boundary, limits.images, limits.part_header_bytes)
         return [Item(part.name or place, _refuse_url(part.data)) for place, part in enumerate(parts)]
     if body.lstrip()[:1] in (b"{", b"["):
-        return _read_json(body, max_images)
+        return _read_json(body, limits)
     if not body.strip():
         raise InvalidInput(
             'the body is empty; expected a picture, a form with files, or JSON {"images": [base64, ...]}'
@@ -68,16 +69,13 @@ def _refuse_url(data: bytes) -> bytes | ServingError:
     return data
 
 
-def _read_json(body: bytes, max_images: int) -> list[Item]:
-    try:
-        content = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidInput(f"the body is not JSON: {error}") from error
+def _read_json(body: bytes, limits: Limits) -> list[Item]:
+    content = read_json(body, limits).root
     if not isinstance(content, dict) or len(content) != 1 or next(iter(content)) not in JSON_KEYS:
         raise InvalidInput('expected {"images": [base64, ...]} or {"pixels": 28x28 integers 0 to 255, or several}')
     if "images" in content:
-        return _read_images(content["images"], max_images)
-    return [Item(place, image) for place, image in enumerate(read_pixels(content["pixels"], max_images))]
+        return _read_images(content["images"], limits.images)
+    return [Item(place, image) for place, image in enumerate(read_pixels(content["pixels"], limits.images))]
 
 
 def _read_images(images: object, max_images: int) -> list[Item]:

@@ -15,9 +15,10 @@ from starlette.routing import Route
 
 from serving.catalogue import Catalogue
 from serving.errors import InvalidInput, ServingError, UnsupportedMediaType
-from serving.http.bodies import read_body
+from serving.http.bodies import read_body, take_apart
 from serving.http.errors import json_response
 from serving.http.pictures import Item, read_items
+from serving.limits import Limits
 from serving.predictor import Prediction
 from serving.preparing import Preparer
 from serving.preprocess import Prepared
@@ -38,7 +39,7 @@ class PredictEndpoint:
 
     def __init__(self, catalogue: Catalogue, preparer: Preparer, settings: Settings):
         self._catalogue, self._preparer = catalogue, preparer
-        self._max_images, self._max_bytes = settings.max_images, settings.max_body_bytes
+        self._limits, self._max_bytes = Limits.of(settings), settings.max_body_bytes
         self._body_timeout_s, self._timeout_s = settings.body_timeout_s, settings.request_timeout_s
 
     def routes(self) -> list[Route]:
@@ -55,7 +56,7 @@ class PredictEndpoint:
         request.scope["model"] = predictor.name
         body = await read_body(request, self._max_bytes, self._body_timeout_s)
         deadline = time.monotonic() + self._timeout_s
-        items = read_items(body, request.headers.get("content-type", ""), self._max_images)
+        items = await take_apart(read_items, body, request.headers.get("content-type", ""), self._limits)
         results = await self._prepare(items, deadline)
         prepared = [result for result in results if isinstance(result, Prepared)]
         predictions = await predictor.predict(prepared, deadline)

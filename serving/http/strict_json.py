@@ -1,14 +1,24 @@
-"""JSON bodies, refused where parsers differ: a key that stands twice, NaN, numbers beyond double precision.
+"""JSON bodies, refused where parsers differ (a repeated key, NaN) or where they cost more than their size says.
 
 Must not know: what a body means.
 """
 
 import json
+import re
 from typing import Any, NamedTuple
 
+import numpy as np
 import orjson
 
-from serving.errors import InvalidInput
+from serving.errors import InvalidInput, TooLarge
+from serving.limits import CONTAINER_VALUES, Limits
+
+# A string without escapes; one that does not end reaches to the end of the body, so that the search takes linear time.
+STRING = re.compile(rb'"[^"]*(?:"|\Z)')
+NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+# A body of this size cannot hold so many values that they matter.
+SMALL_BYTES = 65_536
 
 
 class Document(NamedTuple):
@@ -24,12 +34,14 @@ class Document(NamedTuple):
     only_numbers: bool
 
 
-def read_json(body: bytes) -> Document:
+def read_json(body: bytes, limits: Limits) -> Document:
     """Parse a body.
 
     Raises:
         InvalidInput: it is not JSON, not UTF-8, nested too deeply, or repeats a key.
+        TooLarge: it holds too many values; found before it is parsed.
     """
+    _check_extent(body, limits)
     try:
         root = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -40,6 +52,27 @@ def read_json(body: bytes) -> Document:
     if not accounted:
         _refuse_repeated_keys(body)
     return Document(root, accounted and not (b"true" in body or b"false" in body or b"null" in body))
+
+
+def _check_extent(body: bytes, limits: Limits) -> None:
+    opened = body.count(b"[") + body.count(b"{")
+    if len(body) > SMALL_BYTES:
+        values = body.count(b",") + body.count(b'"') + CONTAINER_VALUES * opened
+        if values > limits.json_values:
+            _check_depth(body[:SMALL_BYTES], limits.json_depth)
+            raise TooLarge(f"the body holds more JSON values than the limit of {limits.json_values}")
+    # A list that follows another is not deeper than that; this alone accounts for rows of pixels.
+    if opened > limits.json_depth and opened - body.count(b"],[") - body.count(b"], [") > limits.json_depth:
+        _check_depth(body, limits.json_depth)
+
+
+def _check_depth(body: bytes, limit: int) -> None:
+    outside = STRING.sub(b"", body.replace(rb"\\", b"").replace(b'\\"', b""))
+    brackets = outside.translate(None, NO_BRACKETS)
+    # The codes of [ and { have the second bit set, those of ] and } do not.
+    steps = (np.frombuffer(brackets, np.uint8) & 2).astype(np.int8) - 1
+    if steps.cumsum(dtype=np.int32).max(initial=0) > limit:
+        raise InvalidInput(f"the body is nested too deeply: more than {limit} lists and objects")
 
 
 def _count_strings(value: Any) -> int:
@@ -57,10 +90,7 @@ def _count_strings(value: Any) -> int:
 
 
 def _refuse_repeated_keys(body: bytes) -> None:
-    try:
-        json.loads(body, object_pairs_hook=_refuse_pairs)
-    except RecursionError as error:
-        raise InvalidInput("the body is not JSON: nested too deeply") from error
+    json.loads(body, object_pairs_hook=_refuse_pairs)
 
 
 def _refuse_pairs(pairs: list[tuple[str, Any]]) -> None:

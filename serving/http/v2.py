@@ -11,11 +11,12 @@ from starlette.routing import Route
 
 from serving.catalogue import Catalogue
 from serving.errors import InvalidInput, NotReady, UnsupportedMediaType
-from serving.http.bodies import read_body
+from serving.http.bodies import read_body, take_apart
 from serving.http.compression import MIN_PACKED_BYTES, choose_encoding, pack, unpack
 from serving.http.errors import json_response
 from serving.http.strict_json import read_json
 from serving.http.v2_messages import JSON, JSON_BYTES, OCTETS, read_request, write_response
+from serving.limits import Limits
 from serving.predictor import Predictor
 from serving.protocol import descriptions
 from serving.protocol.admission import Admission
@@ -39,7 +40,7 @@ class V2Endpoints:
 
     def __init__(self, catalogue: Catalogue, inference: Inference, statistics: Statistics, settings: Settings):
         self._catalogue, self._inference, self._statistics = catalogue, inference, statistics
-        self._settings = settings
+        self._settings, self._limits = settings, Limits.of(settings)
         self._max_bytes, self._body_timeout_s = settings.max_body_bytes, settings.body_timeout_s
         self._admission = Admission(settings.admin_token.get_secret_value())
         self._server = descriptions.server_metadata(may_load=self._admission.offered)
@@ -79,7 +80,8 @@ class V2Endpoints:
         predictor, headers = self._find(request), request.headers
         _check_media_type(headers.get("content-type", ""))
         body = await self._read_body(request)
-        response = await self._inference.run(predictor, read_request(body, headers.get(JSON_BYTES)))
+        read = await take_apart(read_request, body, headers.get(JSON_BYTES), self._limits)
+        response = await self._inference.run(predictor, read)
         content, answer_headers = write_response(response)
         if len(content) >= MIN_PACKED_BYTES and (encoding := choose_encoding(headers.get("accept-encoding", ""))):
             content = await pack(content, encoding)
@@ -160,7 +162,7 @@ class V2Endpoints:
         """Return the JSON object in the body; clients also send nothing."""
         _check_media_type(request.headers.get("content-type", ""))
         body = await self._read_body(request)
-        options = read_json(body).root if body else {}
+        options = read_json(body, self._limits).root if body else {}
         if not isinstance(options, dict):
             raise InvalidInput("expected an object or no body")
         return options

@@ -12,6 +12,7 @@ import orjson
 
 from serving.errors import InvalidInput
 from serving.http.strict_json import read_json
+from serving.limits import Limits
 from serving.protocol import outputs
 from serving.protocol.messages import (
     Images,
@@ -31,23 +32,25 @@ JSON, OCTETS = "application/json", "application/octet-stream"
 RAW_BODY = TensorHeader(INPUT, "UINT8", (1, 28, 28))
 
 
-def read_request(body: bytes, json_bytes: str | None) -> InferenceRequest:
+def read_request(body: bytes, json_bytes: str | None, limits: Limits) -> InferenceRequest:
     """Return the request of a body.
 
     Args:
         body: unpacked.
         json_bytes: value of the header Inference-Header-Content-Length.
+        limits: of one request.
 
     Raises:
         InvalidInput: names the field, what was found and what was expected.
+        TooLarge: more than the limits allow.
         Unsupported: the request asks for a part of the protocol that is not offered.
     """
     if json_bytes is None:
-        return _read(body, b"")
+        return _read(body, b"", limits)
     length = _read_length(json_bytes, len(body))
     if not length:
         return InferenceRequest(read_raw(RAW_BODY, body), outputs.ALL_BINARY)
-    return _read(body[:length], memoryview(body)[length:])
+    return _read(body[:length], memoryview(body)[length:], limits)
 
 
 def _read_length(text: str, limit: int) -> int:
@@ -58,21 +61,21 @@ def _read_length(text: str, limit: int) -> int:
     return int(text)
 
 
-def _read(head: bytes, blobs: bytes | memoryview) -> InferenceRequest:
-    root, only_numbers = read_json(head)
+def _read(head: bytes, blobs: bytes | memoryview, limits: Limits) -> InferenceRequest:
+    root, only_numbers = read_json(head, limits)
     if not isinstance(root, dict):
         raise InvalidInput(f"expected an object with inputs, got {kind(root)}")
     request_id = root.get("id")
     if not isinstance(request_id, str | None):
         raise InvalidInput(f"id: expected a string, got {kind(request_id)}")
     parameters = check_values(root.get("parameters"), "parameters")
-    content = _read_inputs(root.get("inputs"), blobs, only_numbers)
+    content = _read_inputs(root.get("inputs"), blobs, only_numbers, limits.images)
     binary = read_flag(parameters, "binary_data_output")
     chosen = _read_outputs(root.get("outputs"), binary)
     return InferenceRequest(content, chosen, request_id, read_timeout(parameters))
 
 
-def _read_inputs(inputs: Any, blobs: bytes | memoryview, only_numbers: bool) -> Images | list[bytes]:
+def _read_inputs(inputs: Any, blobs: bytes | memoryview, only_numbers: bool, max_images: int) -> Images | list[bytes]:
     if not isinstance(inputs, list) or len(inputs) != 1:
         found = f"{len(inputs)} of them" if isinstance(inputs, list) else kind(inputs)
         raise InvalidInput(f"inputs: expected a list of one object, the tensor {INPUT!r}, got {found}")
@@ -80,7 +83,7 @@ def _read_inputs(inputs: Any, blobs: bytes | memoryview, only_numbers: bool) -> 
     if not isinstance(tensor, dict):
         raise InvalidInput(f"inputs[0]: expected an object, got {kind(tensor)}")
     header = _read_header(tensor)
-    check_header(header)
+    check_header(header, max_images)
     parameters = check_values(tensor.get("parameters"), "inputs[0].parameters")
     outputs.refuse_shared_memory(parameters)
     if "binary_data_size" in parameters:

@@ -62,15 +62,12 @@ class Inference:
 
     Args:
         prepare: brings encoded pictures into MNIST's form.
-        max_images: in one request.
         timeout_s: longest time for one request, in seconds.
         clock: monotonic seconds.
     """
 
-    def __init__(
-        self, prepare: Prepare, max_images: int, timeout_s: float, clock: Callable[[], float] = time.monotonic
-    ):
-        self._prepare, self._max_images, self._timeout_s, self._clock = prepare, max_images, timeout_s, clock
+    def __init__(self, prepare: Prepare, timeout_s: float, clock: Callable[[], float] = time.monotonic):
+        self._prepare, self._timeout_s, self._clock = prepare, timeout_s, clock
 
     async def run(self, model: Model, request: InferenceRequest, remaining_s: float | None = None) -> InferenceResponse:
         """Answer a request.
@@ -81,13 +78,10 @@ class Inference:
             remaining_s: seconds that the transport leaves, None for no limit of its own.
 
         Raises:
-            TooLarge: more images than one request may have.
-            InvalidInput: an element is no picture of a digit.
+            InvalidInput, TooLarge: an element is no picture of a digit.
             QueueFull, DeadlineExceeded, ServingError: see `MicroBatcher.submit`.
         """
         content = request.content
-        if len(content) > self._max_images:
-            raise TooLarge(f"{len(content)} images in one request; the limit is {self._max_images}")
         limits_s = (self._timeout_s, request.timeout_s, remaining_s)
         deadline = self._clock() + min(limit_s for limit_s in limits_s if limit_s is not None)
         images = await self._read_pictures(content, deadline) if isinstance(content, list) else content

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving.errors import InvalidInput
+from serving.errors import InvalidInput, TooLarge
 from serving.protocol.messages import Images, OutputTensor, TensorHeader
 
 INPUT = "images"
@@ -32,11 +32,12 @@ ACCEPTED = (
 _LENGTH = struct.Struct("<I")
 
 
-def check_header(header: TensorHeader) -> None:
+def check_header(header: TensorHeader, max_images: int) -> None:
     """Refuse a name, datatype or shape that is not the model's input.
 
     Raises:
         InvalidInput: says what was found and what is accepted.
+        TooLarge: more images than one request may have.
     """
     name, datatype, shape = header
     if name != INPUT:
@@ -50,6 +51,8 @@ def check_header(header: TensorHeader) -> None:
         raise InvalidInput(f"input {INPUT!r}: got datatype {datatype!r}, expected {ACCEPTED}")
     if not fits:
         raise InvalidInput(f"input {INPUT!r}: got {datatype} of shape {list(shape)}, expected {ACCEPTED}")
+    if shape[0] > max_images:
+        raise TooLarge(f"{shape[0]} images in one request; the limit is {max_images}")
 
 
 def images_of_values(values: npt.NDArray[Any], shape: tuple[int, ...]) -> Images:
@@ -116,6 +119,8 @@ def _split_elements(data: bytes | memoryview, count: int) -> list[bytes]:
             raise InvalidInput(
                 f"input {INPUT!r}: element {len(elements)} should have {length} bytes, {len(data) - start} are left"
             )
+        if len(elements) == count:
+            raise InvalidInput(f"input {INPUT!r}: got more than {count} elements, expected {count} for BYTES [{count}]")
         elements.append(bytes(data[start:offset]))
     return check_count(elements, count)
 

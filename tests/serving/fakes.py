@@ -6,11 +6,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from serving.limits import Limits
 from serving.manifest import Manifest
 from serving.runtime import Outputs
+from serving.settings import Settings
 from tests.serving.tiny_model import tiny_manifest
 
 Images = npt.NDArray[np.uint8]
+
+LIMITS = Limits.of(Settings())
 
 
 def numbered(*numbers: int) -> Images:

@@ -10,6 +10,7 @@ from serving.protocol.messages import InferenceResponse, OutputTensor
 from serving.protocol.outputs import ALL
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 28, 28), np.uint8)
+MAX_IMAGES = 4
 Tensor, Contents = pb.ModelInferRequest.InferInputTensor, pb.InferTensorContents
 Wanted, Parameter = pb.ModelInferRequest.InferRequestedOutputTensor, pb.InferParameter
 
@@ -34,24 +35,24 @@ def test_case_e05_raw_and_typed_tensors_are_the_same_images():
         request(tensor("FP64", (2, 1, 28, 28), fp64_contents=pixels / 255)),
         request(tensor("FP16"), raw=((IMAGES / 255).astype(np.float16).tobytes(),)),
     ):
-        assert np.array_equal(read_request(made).content, IMAGES)
+        assert np.array_equal(read_request(made, MAX_IMAGES).content, IMAGES)
 
 
 def test_case_e05_raw_and_typed_together_are_refused():
     with pytest.raises(InvalidInput, match="got both"):
-        read_request(request(tensor(uint_contents=IMAGES.ravel()), raw=(IMAGES.tobytes(),)))
+        read_request(request(tensor(uint_contents=IMAGES.ravel()), raw=(IMAGES.tobytes(),)), MAX_IMAGES)
 
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_case_e05_as_many_raw_entries_as_inputs(count: int):
     with pytest.raises(InvalidInput, match=f"expected one for each input, 1, got {count}"):
-        read_request(request(tensor(), raw=(IMAGES.tobytes(),) * count))
+        read_request(request(tensor(), raw=(IMAGES.tobytes(),) * count), MAX_IMAGES)
 
 
 @pytest.mark.parametrize("tensors", [(), (tensor(), tensor())])
 def test_one_input_is_expected(tensors: tuple[Tensor, ...]):
     with pytest.raises(InvalidInput, match=f"inputs: expected one, the tensor 'images', got {len(tensors)}"):
-        read_request(request(*tensors))
+        read_request(request(*tensors), MAX_IMAGES)
 
 
 @pytest.mark.parametrize(
@@ -70,24 +71,24 @@ def test_one_input_is_expected(tensors: tuple[Tensor, ...]):
 )
 def test_what_is_typed_wrongly_is_refused(made: Tensor, said: str):
     with pytest.raises(InvalidInput, match=said):
-        read_request(request(made))
+        read_request(request(made), MAX_IMAGES)
 
 
 def test_case_e02_a_raw_size_is_told():
     with pytest.raises(InvalidInput, match="got 3135 bytes, expected 3136"):
-        read_request(request(tensor("FP32", (1, 1, 28, 28)), raw=(bytes(3135),)))
+        read_request(request(tensor("FP32", (1, 1, 28, 28)), raw=(bytes(3135),)), MAX_IMAGES)
 
 
 def test_case_e07_pictures_come_raw_or_typed():
     pictures = [b"one", b"three"]
     raw = b"".join(struct.pack("<I", len(each)) + each for each in pictures)
     for made in (request(tensor("BYTES", (2,)), raw=(raw,)), request(tensor("BYTES", (2,), bytes_contents=pictures))):
-        assert read_request(made).content == pictures
+        assert read_request(made, MAX_IMAGES).content == pictures
 
 
 def test_case_c10_an_empty_batch_is_one():
-    assert read_request(request(tensor(shape=(0, 28, 28)), raw=(b"",))).content.shape == (0, 28, 28)
-    assert read_request(request(tensor(shape=(0, 28, 28)))).content.shape == (0, 28, 28)
+    assert read_request(request(tensor(shape=(0, 28, 28)), raw=(b"",)), MAX_IMAGES).content.shape == (0, 28, 28)
+    assert read_request(request(tensor(shape=(0, 28, 28))), MAX_IMAGES).content.shape == (0, 28, 28)
 
 
 def test_id_parameters_and_outputs_are_read():
@@ -98,22 +99,22 @@ def test_id_parameters_and_outputs_are_read():
         "none": Parameter(),
     }
     made = request(tensor(), raw=(IMAGES.tobytes(),), id="é\r\n", outputs=wanted, parameters=parameters)
-    read = read_request(made)
+    read = read_request(made, MAX_IMAGES)
     assert (read.id, read.timeout_s) == ("é\r\n", 2.0)
     assert [(output.name, output.classes) for output in read.outputs] == [("logits", 3)]
-    assert read_request(request(tensor(), raw=(IMAGES.tobytes(),))).outputs == ALL
+    assert read_request(request(tensor(), raw=(IMAGES.tobytes(),)), MAX_IMAGES).outputs == ALL
 
 
 def test_case_e10_an_unknown_output_is_refused():
     with pytest.raises(InvalidInput, match="no 'label'"):
-        read_request(request(tensor(), raw=(IMAGES.tobytes(),), outputs=[Wanted(name="label")]))
+        read_request(request(tensor(), raw=(IMAGES.tobytes(),), outputs=[Wanted(name="label")]), MAX_IMAGES)
 
 
 def test_shared_memory_is_not_offered():
     made = tensor()
     made.parameters["shared_memory_region"].string_param = "a"
     with pytest.raises(Unsupported, match="shared memory"):
-        read_request(request(made))
+        read_request(request(made), MAX_IMAGES)
 
 
 def test_an_answer_is_raw():

@@ -161,7 +161,9 @@ async def test_a_url_is_not_fetched(app: App, url: str):
         (json.dumps({"pixels": [[[0] * 28] * 28, [5] * 28]}), "image 1, row 0: expected 28 integers, got int"),
         (json.dumps({"pixels": [[[[0] * 3] * 28] * 28]}), "got list"),
         ('{"pixels": [1e400]}', "not JSON"),
-        ("[" * 1_000_000, "not JSON"),
+        ("[" * 1_000_000, "nested too deeply"),
+        ('{"a":' * 1000 + "1" + "}" * 1000, "nested too deeply"),
+        ('{"images": [], "images": []}', "the key 'images' stands twice"),
         ("", "the body is empty"),
     ],
 )
@@ -245,6 +247,21 @@ async def test_thirty_thousand_parts_are_refused_at_the_limit(app: App):
         b"".join(b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n\r\n' for _ in range(30_000)) + b"--x--\r\n"
     )
     assert (await post(app, content=body)).status_code == 413
+
+
+@pytest.mark.parametrize("header", ["X-A: " + "a" * 5000, "\r\n".join(["X-A: a"] * 9)])
+async def test_a_part_with_long_or_many_headers_is_refused(app: App, header: str):
+    body = f'--x\r\nContent-Disposition: form-data; name="a"\r\n{header}\r\n\r\na\r\n--x--\r\n'
+    answer = await post(app, content=body)
+    assert (answer.status_code, answer.json()["error"][:30]) == (400, "the multipart body is malforme")
+
+
+async def test_a_body_of_too_many_values_is_413_in_a_form_that_says_so(app: App):
+    answer = await post(app, content=b'{"pixels": [' + b"[]," * 500_000 + b"[]]}")
+    assert (answer.status_code, answer.json()) == (
+        413,
+        {"error": "the body holds more JSON values than the limit of 3000000"},
+    )
 
 
 async def test_a_picture_over_the_pixel_limit_is_413_when_alone(models: Path, executor: ThreadPoolExecutor):

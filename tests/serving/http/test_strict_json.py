@@ -1,10 +1,13 @@
+import json
 import time
+import tracemalloc
 
 import orjson
 import pytest
 
-from serving.errors import InvalidInput
+from serving.errors import InvalidInput, TooLarge
 from serving.http.strict_json import read_json
+from tests.serving.fakes import LIMITS
 
 
 @pytest.mark.parametrize(
@@ -27,15 +30,51 @@ from serving.http.strict_json import read_json
 )
 def test_case_d08_what_is_not_json_is_refused(body: bytes):
     with pytest.raises(InvalidInput, match="the body is not JSON"):
-        read_json(body)
+        read_json(body, LIMITS)
 
 
 @pytest.mark.parametrize("opening", [b"[", b'{"a":'])
 def test_case_d08_a_million_brackets_are_refused_at_once(opening: bytes):
     started = time.perf_counter()
-    with pytest.raises(InvalidInput, match="the body is not JSON"):
-        read_json(opening * 1_000_000)
+    with pytest.raises(InvalidInput, match="nested too deeply"):
+        read_json(opening * 1_000_000, LIMITS)
     assert time.perf_counter() - started < 1.0
+
+
+@pytest.mark.parametrize("opening", [b"[],", b"{},", b'["[[["],', b"1,", b'"",'])
+def test_millions_of_values_are_refused_before_they_cost_anything(opening: bytes):
+    body = b"[" + opening * 4_000_000 + b"1]"
+    tracemalloc.start()
+    started = time.perf_counter()
+    with pytest.raises(TooLarge, match="more JSON values than the limit of 3000000"):
+        read_json(body, LIMITS)
+    assert time.perf_counter() - started < 1.0
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < len(body) / 2
+
+
+def depth(value: object) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(depth, inner), default=0)
+
+
+@pytest.mark.parametrize("text", ['"[[[["', '"\\\\"', '"\\"[[["', '"],["', '"]]]]"', "1", '{"a": []}'])
+@pytest.mark.parametrize("opening", ["[", "[[], ", "[[],", '{"b": '])
+@pytest.mark.parametrize("times", range(7, 12))
+def test_the_limit_of_depth_is_exact_whatever_texts_hold(opening: str, text: str, times: int):
+    body = opening * times + text + ("}" if opening[0] == "{" else "]") * times
+    found = depth(json.loads(body))
+    read_json(body.encode(), LIMITS._replace(json_depth=found))
+    with pytest.raises(InvalidInput, match=f"nested too deeply: more than {found - 1}"):
+        read_json(body.encode(), LIMITS._replace(json_depth=found - 1))
+
+
+def test_as_many_images_as_one_request_may_hold_are_within_the_limits():
+    row = b"[" + b",".join([b"255"] * 28) + b"]"
+    image = b"[" + b",".join([row] * 28) + b"]"
+    body = b'{"pixels": [' + b", ".join([image] * LIMITS.images) + b"]}"
+    assert len(read_json(body, LIMITS).root["pixels"]) == LIMITS.images
 
 
 @pytest.mark.parametrize(
@@ -52,7 +91,7 @@ def test_case_d08_a_million_brackets_are_refused_at_once(opening: bytes):
 )
 def test_case_d08_a_key_that_stands_twice_is_refused(body: bytes):
     with pytest.raises(InvalidInput, match="stands twice in one object"):
-        read_json(body)
+        read_json(body, LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -68,13 +107,7 @@ def test_case_d08_a_key_that_stands_twice_is_refused(body: bytes):
     ],
 )
 def test_json_is_read_as_it_is(root: object):
-    assert read_json(orjson.dumps(root)).root == root
-
-
-def test_nesting_that_only_the_second_parse_finds_too_deep_is_refused():
-    body = b'{"a": "\\"", "b": ' + b"[" * 1010 + b"]" * 1010 + b"}"
-    with pytest.raises(InvalidInput, match="nested too deeply"):
-        read_json(body)
+    assert read_json(orjson.dumps(root), LIMITS).root == root
 
 
 @pytest.mark.parametrize(
@@ -90,4 +123,4 @@ def test_nesting_that_only_the_second_parse_finds_too_deep_is_refused():
     ],
 )
 def test_only_numbers_is_said_of_lists_that_hold_nothing_else(body: bytes, only_numbers: bool):
-    assert read_json(body).only_numbers is only_numbers
+    assert read_json(body, LIMITS).only_numbers is only_numbers

@@ -11,6 +11,7 @@ from serving.errors import InvalidInput, Unsupported
 from serving.http.v2_messages import read_request, write_response
 from serving.protocol.messages import InferenceResponse, OutputTensor
 from serving.protocol.outputs import ALL, ALL_BINARY
+from tests.serving.fakes import LIMITS
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 28, 28), np.uint8)
 
@@ -27,12 +28,12 @@ def binary(raw: bytes, size: int | None = None, **changes: Any) -> tuple[bytes, 
 
 
 def read(**fields: Any) -> Any:
-    return read_request(orjson.dumps({"inputs": [tensor()]} | fields), None)
+    return read_request(orjson.dumps({"inputs": [tensor()]} | fields), None, LIMITS)
 
 
 def test_json_and_binary_tensors_are_the_same_images():
     assert np.array_equal(read().content, IMAGES)
-    assert np.array_equal(read_request(*binary(IMAGES.tobytes())).content, IMAGES)
+    assert np.array_equal(read_request(*binary(IMAGES.tobytes()), LIMITS).content, IMAGES)
 
 
 def test_case_c10_an_empty_list_is_an_empty_batch():
@@ -62,36 +63,36 @@ def test_case_e08_an_id_that_is_no_string_is_refused(given: object):
 
 
 def test_case_e01_a_raw_body_is_one_image_and_gets_binary_outputs():
-    request = read_request(IMAGES[0].tobytes(), "0")
+    request = read_request(IMAGES[0].tobytes(), "0", LIMITS)
     assert np.array_equal(request.content, IMAGES[:1])
     assert request.outputs == ALL_BINARY
     with pytest.raises(InvalidInput, match="got 783 bytes, expected 784"):
-        read_request(bytes(783), "0")
+        read_request(bytes(783), "0", LIMITS)
 
 
 @pytest.mark.parametrize("value", ["-1", "abc", "", "1e3", "٣", "9" * 30, "999999"])
 def test_case_e01_a_length_that_is_none_is_refused(value: str):
     body, _ = binary(IMAGES.tobytes())
     with pytest.raises(InvalidInput, match="Inference-Header-Content-Length"):
-        read_request(body, value)
+        read_request(body, value, LIMITS)
 
 
 def test_case_e01_without_the_length_the_bytes_are_no_json():
     body, _ = binary(IMAGES.tobytes())
     with pytest.raises(InvalidInput, match="the body is not JSON"):
-        read_request(body, None)
+        read_request(body, None, LIMITS)
 
 
 @pytest.mark.parametrize("size", [0, 1567, 1569, -1, True, "1568", 1.5])
 def test_case_e01_a_size_that_is_not_what_follows_is_refused(size: Any):
     with pytest.raises(InvalidInput, match="binary_data_size"):
-        read_request(*binary(IMAGES.tobytes(), size))
+        read_request(*binary(IMAGES.tobytes(), size), LIMITS)
 
 
 def test_bytes_that_belong_to_no_input_are_refused():
     head = orjson.dumps({"inputs": [tensor()]})
     with pytest.raises(InvalidInput, match="4 bytes follow the JSON"):
-        read_request(head + b"more", str(len(head)))
+        read_request(head + b"more", str(len(head)), LIMITS)
 
 
 def test_data_and_binary_data_together_are_refused():
@@ -133,7 +134,7 @@ def test_case_d08_every_refusal_names_the_field(fields: dict[str, Any], said: st
 @pytest.mark.parametrize("root", [[], None, 5, "a", True])
 def test_case_d08_a_request_is_an_object(root: object):
     with pytest.raises(InvalidInput, match="expected an object with inputs"):
-        read_request(orjson.dumps(root), None)
+        read_request(orjson.dumps(root), None, LIMITS)
 
 
 @pytest.mark.parametrize("value", [True, "1", None])
@@ -154,7 +155,7 @@ def test_case_e07_pictures_come_as_base64_or_behind_the_json():
     texts = [base64.b64encode(picture).decode() for picture in pictures]
     assert read(inputs=[tensor(shape=[2], datatype="BYTES", data=texts)]).content == pictures
     raw = b"".join(struct.pack("<I", 3) + picture for picture in pictures)
-    assert read_request(*binary(raw, shape=[2], datatype="BYTES")).content == pictures
+    assert read_request(*binary(raw, shape=[2], datatype="BYTES"), LIMITS).content == pictures
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ class FakePreparer:
 
 
 def inference(*results: FakePicture | ServingError) -> Inference:
-    return Inference(FakePreparer(list(results)).prepare, max_images=4, timeout_s=10.0, clock=FakeClock())
+    return Inference(FakePreparer(list(results)).prepare, timeout_s=10.0, clock=FakeClock())
 
 
 async def test_the_answer_names_the_model_and_keeps_the_id():
@@ -68,13 +68,6 @@ async def test_the_shortest_limit_of_time_is_the_deadline(asked_s: float, remain
     request = InferenceRequest(numbered(1), ALL, timeout_s=asked_s)
     await inference().run(model, request, remaining_s)
     assert model.deadline == 1000.0 + left_s
-
-
-async def test_more_images_than_allowed_are_too_large():
-    with pytest.raises(TooLarge, match="5 images in one request; the limit is 4"):
-        await inference().run(Recorder(), InferenceRequest(numbered(1, 2, 3, 4, 5), ALL))
-    with pytest.raises(TooLarge, match="5 images"):
-        await inference().run(Recorder(), InferenceRequest([b""] * 5, ALL))
 
 
 async def test_pictures_are_prepared_in_their_order():

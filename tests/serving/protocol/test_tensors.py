@@ -3,7 +3,7 @@ import struct
 import numpy as np
 import pytest
 
-from serving.errors import InvalidInput
+from serving.errors import InvalidInput, TooLarge
 from serving.protocol.messages import OutputTensor, TensorHeader
 from serving.protocol.tensors import check_header, raw_bytes, read_list, read_raw
 
@@ -18,7 +18,7 @@ def header(datatype: str = "UINT8", shape: tuple[int, ...] = (3, 28, 28), name: 
 @pytest.mark.parametrize("shape", [(3, 28, 28), (3, 1, 28, 28), (0, 28, 28), (0, 1, 28, 28)])
 @pytest.mark.parametrize("datatype", ["UINT8", *FLOATS])
 def test_images_with_and_without_a_channel_are_accepted(datatype: str, shape: tuple[int, ...]):
-    check_header(header(datatype, shape))
+    check_header(header(datatype, shape), 4)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_images_with_and_without_a_channel_are_accepted(datatype: str, shape: tu
 )
 def test_case_c08_another_name_datatype_or_shape_is_refused_with_what_is_accepted(wrong: TensorHeader, said: str):
     with pytest.raises(InvalidInput, match=said):
-        check_header(wrong)
+        check_header(wrong, 4)
 
 
 def test_raw_uint8_is_taken_as_it_is():
@@ -74,9 +74,16 @@ def test_case_e02_a_size_that_is_not_shape_times_datatype_is_refused(size: int):
         read_raw(header(), bytes(size))
 
 
-def test_a_shape_beyond_all_bounds_is_refused_without_memory_for_it():
-    with pytest.raises(InvalidInput, match="got 1 bytes, expected"):
-        read_raw(header(shape=(2**62, 28, 28)), b"1")
+@pytest.mark.parametrize("shape", [(5, 28, 28), (2**62, 28, 28), (2**31, 2**31), (2**63, 1, 28, 28), (5,)])
+def test_more_images_than_allowed_or_a_shape_beyond_all_bounds_is_refused_by_the_header_alone(shape: tuple[int, ...]):
+    kind = InvalidInput if shape == (2**31, 2**31) else TooLarge
+    with pytest.raises(kind, match=r"the limit is 4|expected UINT8"):
+        check_header(header("BYTES" if len(shape) == 1 else "FP64", shape), 4)
+
+
+def test_elements_beyond_their_number_are_not_gathered():
+    with pytest.raises(InvalidInput, match="got more than 2 elements, expected 2 for BYTES"):
+        read_raw(header("BYTES", (2,)), bytes(4 * 1_000_000))
 
 
 def elements(*parts: bytes) -> bytes:
@@ -94,7 +101,7 @@ def test_case_e07_elements_are_split_by_their_lengths():
         (elements(b"one") + struct.pack("<I", 2**32 - 1) + b"abc", "element 1 should have 4294967295 bytes, 3 are"),
         (b"\x89PNG\r\n\x1a\n", "element 0 should have"),
         (elements(b"one"), "got 1 elements, expected 2"),
-        (elements(b"1", b"2", b"3"), "got 3 elements, expected 2"),
+        (elements(b"1", b"2", b"3"), "got more than 2 elements, expected 2"),
     ],
 )
 def test_case_e07_a_wrong_length_is_refused_and_nothing_is_read_beyond(data: bytes, said: str):
