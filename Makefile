@@ -12,8 +12,13 @@ stamp = $(1)/.made-$(shell { cat $(2); $(PYTHON) -VV; } 2>/dev/null | cksum | tr
 DEV := $(call stamp,.venv,requirements/dev.txt)
 SERVING := $(call stamp,.venv-serving,requirements/serving-$(RUNTIME).txt requirements/offline.txt)
 NO_TORCH := $(call stamp,.venv-no-torch,requirements/serving-cpu.txt requirements/offline.txt requirements/test.txt)
+FUZZ_LOCKS := requirements/serving-cpu.txt requirements/offline.txt requirements/test.txt requirements/fuzz.txt
+FUZZ := $(call stamp,.venv-fuzz,$(FUZZ_LOCKS))
 
-.PHONY: help serve train train-all test test-no-torch image-test check format protos lock clean
+# For each target of the coverage-guided fuzzer.
+FUZZ_SECONDS ?= 60
+
+.PHONY: help serve train train-all test test-no-torch fuzz image-test check format protos lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +38,10 @@ test: $(DEV) ## fetch MNIST and run the whole suite
 
 test-no-torch: $(NO_TORCH) ## run the service's tests without torch (MNIST as `make test` left it)
 	.venv-no-torch/bin/python -m pytest tests/serving tests/e2e
+
+fuzz: $(FUZZ) ## fuzz every reader, FUZZ_SECONDS each, and the interfaces of a real server
+	.venv-fuzz/bin/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+	.venv-fuzz/bin/python -m pytest tests/fuzz
 
 image-test: $(DEV) ## build the image with docker or podman and test it (RUNTIME=cpu|gpu)
 	.venv/bin/python -m training fetch-data
@@ -57,10 +66,11 @@ lock: ## pin the dependencies of pyproject.toml anew (needs uv)
 	$(LOCK) --extra gpu -c requirements/dev.txt -o requirements/serving-gpu.txt
 	$(LOCK) --extra offline -c requirements/dev.txt -o requirements/offline.txt
 	$(LOCK) --extra test -c requirements/dev.txt -o requirements/test.txt
+	$(LOCK) --extra fuzz -c requirements/dev.txt -o requirements/fuzz.txt
 LOCK = uv pip compile -q --universal --no-header --no-annotate pyproject.toml
 
 clean: ## remove the environments and what tests leave behind
-	rm -rf .venv .venv-serving .venv-no-torch .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf .venv .venv-serving .venv-no-torch .venv-fuzz .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
 
 define environment
 	rm -rf $(1)
@@ -76,3 +86,5 @@ $(SERVING):
 	$(call environment,.venv-serving,requirements/serving-$(RUNTIME).txt requirements/offline.txt,$@)
 $(NO_TORCH):
 	$(call environment,.venv-no-torch,requirements/serving-cpu.txt requirements/offline.txt requirements/test.txt,$@)
+$(FUZZ):
+	$(call environment,.venv-fuzz,$(FUZZ_LOCKS),$@)

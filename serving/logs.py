@@ -73,3 +73,5 @@ def configure(log_format: Literal["json", "console"], level: str) -> None:
         foreign.propagate = True
         # They tell each step of a start and stop; ours tell it once.
         foreign.setLevel(level.upper() if level in ("debug", "error") else "WARNING")
+    # It warns of each malformed form, which its sender is told.
+    logging.getLogger("python_multipart").setLevel("ERROR")

@@ -78,7 +78,9 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 def zip_members(archive: zipfile.ZipFile) -> Iterator[Member]:
     """Yield the members of a zip file."""
     for info in archive.infolist():
-        if not info.is_dir() and not _is_hidden(info.filename):
+        if not info.filename:  # which is_dir does not expect
+            yield Member("", BytesIO(), "a member without a name")
+        elif not info.is_dir() and not _is_hidden(info.filename):
             yield from _zip_member(archive, info)
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from serving.errors import InvalidInput
 from serving.offline.items import Items, Place, rows_of_place
 from serving.offline.pixels import PIXELS, Numbers, Scale, count_images, decide_scale, to_images, to_labels
-from serving.offline.streams import Readable, read_fully
+from serving.offline.streams import BROKEN, Readable, read_fully
 
 # Rows of one task: large enough that its journal entry costs nothing, small enough to keep every processor busy.
 ROWS = 1024
@@ -120,7 +120,9 @@ def read_npy_header(stream: Readable) -> tuple[tuple[int, ...], bool, np.dtype[n
         version = npy.read_magic(stream)
         reader = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
         shape, fortran, dtype = reader(stream)
-    except (ValueError, KeyError) as error:
+    except BROKEN:
+        raise
+    except Exception as error:  # NumPy reads the header with tokenize and ast, whose exceptions share no type
         raise InvalidInput("an NPY file with a broken header") from error
     if dtype.hasobject:
         raise InvalidInput("an array of Python objects (pickles) is not read: save numbers")

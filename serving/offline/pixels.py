@@ -73,8 +73,8 @@ def to_images(rows: Numbers, full: int) -> tuple[Images, dict[int, str]]:
     """
     if rows.dtype == np.uint8 and full == 255:
         return np.ascontiguousarray(rows).reshape(-1, 28, 28), {}
-    pixels = rows.astype(np.float64) * (255 / full)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
+        pixels = rows.astype(np.float64) * (255 / full)
         bad = ~((pixels >= 0) & (pixels <= 255 + 1e-3)).all(axis=1)
     errors = {int(index): _describe_range(rows[index], full) for index in np.flatnonzero(bad)}
     if rows.dtype.kind == "f" and full == 255:

@@ -14,7 +14,16 @@ from typing import IO, Protocol
 from serving.offline.sniff import HEAD_BYTES, Kind, sniff
 
 # What the readers of the standard library raise on broken data.
-BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
+BROKEN = (
+    OSError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+    UnicodeDecodeError,
+)
 
 BUFFER_BYTES = 1 << 20
 

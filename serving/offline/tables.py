@@ -187,9 +187,15 @@ def table_tasks(batches: Iterator[pa.RecordBatch], place: Place, scale: Scale, m
         place: the source.
         scale: see `decide_scale`.
         max_pixels: of an encoded picture.
+
+    Raises:
+        InvalidInput: no columns of digits.
+        pyarrow.ArrowInvalid: a broken file.
     """
     first, full, layout = 0, 0, None
     for whole in batches:
+        # Arrow trusts offsets and lengths, and would read outside the file.
+        whole.validate(full=True)
         layout = layout or find_layout(whole.schema)
         size = PICTURE_ROWS if layout.form == "pictures" else PIXEL_ROWS
         for offset in range(0, whole.num_rows, size):

@@ -22,7 +22,7 @@ def restored() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
-    for name in logs.FOREIGN:
+    for name in (*logs.FOREIGN, "python_multipart"):
         logging.getLogger(name).setLevel(logging.NOTSET)
 
 
@@ -66,6 +66,12 @@ def test_other_peoples_loggers_write_to_the_same_stream(form: str, restored: Non
     logging.getLogger("uvicorn.error").warning("theirs")
     lines = capsys.readouterr().err.splitlines()
     assert [text for line in lines for text in ("ours", "a step", "theirs") if text in line] == ["ours", "theirs"]
+
+
+def test_what_is_told_to_the_sender_of_a_form_does_not_fill_the_log(restored: None, capsys: pytest.CaptureFixture[str]):
+    logs.configure("console", "info")
+    logging.getLogger("python_multipart.multipart").warning("Expected boundary character 45, got 123 at index 2")
+    assert capsys.readouterr().err == ""
 
 
 def test_debug_shows_their_steps_too(restored: None, capsys: pytest.CaptureFixture[str]):

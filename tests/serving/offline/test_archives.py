@@ -132,6 +132,22 @@ def test_g13_an_unknown_compression_is_an_error(score: Score, digits, tmp_path: 
     assert score(path).errors()[0].startswith("broken data: That compression method")
 
 
+def test_a_member_without_a_name_is_an_error_of_its_own(score: Score, digits, tmp_path: Path):
+    path = write_zip(tmp_path / "zip", {"no name": b"", "b.png": png_bytes(digits[0][1])})
+    path.write_bytes(path.read_bytes().replace(b"no name", b"\0o name"))
+    scored = score(path)
+    assert scored.errors() == ["a member without a name", None]
+    assert scored.digits()[1:] == expected_digits(digits[0][1:2])
+
+
+def test_a_member_whose_name_is_no_text_is_an_error(score: Score, digits, tmp_path: Path):
+    path = write_zip(tmp_path / "zip", {"\u00e9.png": png_bytes(digits[0][0]), "b.png": png_bytes(digits[0][1])})
+    path.write_bytes(path.read_bytes().replace("\u00e9".encode(), b"\xff\xff", 1))
+    errors = score(path).errors()
+    assert errors[0].startswith("broken data: ")
+    assert errors[1] is None
+
+
 def test_g13_a_member_larger_than_it_says_is_an_error(score: Score, digits, tmp_path: Path):
     path = write_zip(tmp_path / "zip", {"a.png": png_bytes(digits[0][0]), "b.png": png_bytes(digits[0][1])})
     data = path.read_bytes()

@@ -161,6 +161,14 @@ def test_g11_every_dtype_and_scale_gives_the_same_digits(
     assert score(path).digits() == expected_digits(images)
 
 
+def test_numbers_beyond_every_image_are_errors_without_a_warning(score: Score, digits, tmp_path: Path):
+    images = digits[0][:2].astype(np.float64)
+    images[0, 3, 3], images[1, 3, 3] = 1.7e308, np.nan
+    np.save(tmp_path / "a.npy", images)
+    errors = score(tmp_path / "a.npy").errors()
+    assert errors == ["pixel 87 is 1.7e+308, expected 0 to 255", "pixel 87 is nan, expected 0 to 255"]
+
+
 def test_g11_booleans_are_0_and_1(score: Score, digits, tmp_path: Path):
     images = digits[0] > 127
     path = tmp_path / "images.npy"
@@ -224,9 +232,10 @@ def test_g11_other_arrays_are_an_error(score: Score, tmp_path: Path, array, erro
     assert error in score(path).rows[0]["error"]
 
 
-def test_a_broken_npy_header_is_an_error(score: Score, tmp_path: Path):
+@pytest.mark.parametrize("header", ["{'descr':", "{'descr': ',U1', 'fortran_order': False, 'shape': (1,)}", "(" * 200])
+def test_a_broken_npy_header_is_an_error(score: Score, tmp_path: Path, header: str):
     path = tmp_path / "broken.npy"
-    path.write_bytes(b"\x93NUMPY\x01\x00\x10\x00{'descr':")
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode())
     assert score(path).errors() == ["an NPY file with a broken header"]
 
 

@@ -143,6 +143,25 @@ def test_a_broken_parquet_file_is_an_error(score: Score, digits, tmp_path: Path)
     assert scored.errors()[0].startswith("broken data: ")
 
 
+def test_a_parquet_file_whose_names_are_no_text_is_an_error(score: Score, digits, tmp_path: Path):
+    path = write_parquet(tmp_path / "a", pa.table({"image": lists_of(digits[0], pa.list_(pa.uint8()))}))
+    path.write_bytes(path.read_bytes().replace(b"image", b"im\xffge"))
+    assert score(path).errors()[0].startswith("broken data: ")
+
+
+@pytest.mark.parametrize("form", ["stream", "file"])
+def test_arrow_lists_that_lead_out_of_the_file_are_an_error(score: Score, digits, tmp_path: Path, form: str):
+    table = pa.table({"x": lists_of(digits[0][:2], pa.list_(pa.uint8()))})
+    new = pa.ipc.new_stream if form == "stream" else pa.ipc.new_file
+    with new(tmp_path / "a", table.schema) as writer:
+        writer.write_table(table)
+    data = (tmp_path / "a").read_bytes()
+    offsets = np.array([0, 784, 1568], "<i4").tobytes()
+    assert data.count(offsets) == 1
+    (tmp_path / "a").write_bytes(data.replace(offsets, np.array([0, 784, 1 << 30], "<i4").tobytes()))
+    assert score(tmp_path / "a").errors()[0].startswith("broken data: In column 0: Invalid: Offset invariant")
+
+
 @pytest.mark.parametrize("form", ["stream", "file", "feather"])
 def test_arrow_streams_and_files(score: Score, digits, tmp_path: Path, form: str):
     table, path = table_of(*digits), tmp_path / "a"
