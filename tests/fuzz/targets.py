@@ -20,6 +20,7 @@ from serving.offline.plan import Plan, ReadOptions
 from serving.offline.sources import FolderLabels, Source
 from serving.preprocess import prepare
 from tests.fuzz import seeds
+from tests.serving.fakes import LIMITS
 
 # Of processor time: the machine may be busy.
 LIMIT_S = 1.0
@@ -59,7 +60,7 @@ def _read_file(data: bytes) -> bool:
 
 def _read_predict_body(data: bytes) -> bool:
     try:
-        items = read_items(data, "multipart/form-data; boundary=edge", 64)
+        items = read_items(data, "multipart/form-data; boundary=edge", LIMITS)
     except ServingError:
         return False
     return any(not isinstance(item.content, ServingError) for item in items)
@@ -68,7 +69,7 @@ def _read_predict_body(data: bytes) -> bool:
 def _read_v2_body(data: bytes) -> bool:
     length = int.from_bytes(data[:2], "little")
     try:
-        v2_messages.read_request(data[2:], None if length == 0xFFFF else str(length))
+        v2_messages.read_request(data[2:], None if length == 0xFFFF else str(length), LIMITS)
     except ServingError:
         return False
     return True
@@ -76,7 +77,7 @@ def _read_v2_body(data: bytes) -> bool:
 
 def _read_message(data: bytes) -> bool:
     try:
-        messages.read_request(pb.ModelInferRequest.FromString(data))
+        messages.read_request(pb.ModelInferRequest.FromString(data), LIMITS.images)
     except (ServingError, DecodeError):  # what is no message at all, gRPC refuses itself
         return False
     return True
