@@ -10,7 +10,8 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from serving.metric_files import Collector, forget_dead_workers
 
 MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -202,24 +203,6 @@ class ModelMetrics:
             gauge.set(index)
 
 
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def forget_dead_workers(folder: Path) -> None:
-    """Remove the live gauges of workers that are gone; their counters stay."""
-    for path in folder.glob("gauge_live*_*.db"):
-        pid = int(path.stem.rpartition("_")[2])
-        if not _is_alive(pid):
-            mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
-
-
 def gather(registry: CollectorRegistry) -> CollectorRegistry:
     """Return what to collect from: every worker's metrics where there are several, else `registry`."""
     folder = os.environ.get(MULTIPROC_VARIABLE)
@@ -227,7 +210,7 @@ def gather(registry: CollectorRegistry) -> CollectorRegistry:
         return registry
     forget_dead_workers(Path(folder))
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
+    Collector(registry, Path(folder))
     return registry
 
 

@@ -32,6 +32,7 @@ from serving.http.app import create_app
 from serving.http.closing import resume_connections, settle
 from serving.http.listener import Listener, sockets_of
 from serving.http.v2 import V2Endpoints
+from serving.metric_files import reserve
 from serving.metrics import MULTIPROC_VARIABLE, Metrics, gather
 from serving.orders import Orders
 from serving.predictor import Predictor
@@ -64,13 +65,16 @@ class Worker:
 
     def __init__(self, settings: Settings):
         self.settings = settings
-        self.metrics = Metrics(CollectorRegistry())
         self._threads = settings.threads or available_threads(settings.workers)
         self._inference = ThreadPoolExecutor(1, "inference")
         self._pictures = ThreadPoolExecutor(self._threads, "pictures")
-        folder = os.environ.get(MULTIPROC_VARIABLE)
-        orders = Orders(Path(folder) if folder else None)
-        self._heartbeat = Heartbeat(Path(folder) if folder else None)
+        given = os.environ.get(MULTIPROC_VARIABLE)
+        folder = Path(given) if given else None
+        if folder and folder.is_dir() and not reserve(folder):
+            del os.environ[MULTIPROC_VARIABLE]
+        self.metrics = Metrics(CollectorRegistry())
+        orders = Orders(folder)
+        self._heartbeat = Heartbeat(folder)
         models = repository.Repository(settings.models)
         self.catalogue = Catalogue(models, self._make, settings.default_model, self.metrics, orders)
         self.catalogue.watch(self._show_readiness)

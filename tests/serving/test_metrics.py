@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_prometheus
 
-from serving.metrics import Metrics, _is_alive, expose
+from serving.metrics import Metrics, expose
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +28,7 @@ metrics.in_progress.labels("http").set(5)
 SCRAPE = """
 import sys
 from prometheus_client import CollectorRegistry
-from serving.metrics import Metrics, _is_alive, expose
+from serving.metrics import Metrics, expose
 metrics = Metrics(CollectorRegistry())
 metrics.workers.set(1)
 sys.stdout.buffer.write(expose(metrics.registry, sys.argv[1])[0])
@@ -129,11 +129,3 @@ def test_gauges_of_a_worker_that_lives_are_kept(tmp_path: Path):
         path.rename(path.with_name(path.name.replace(dead, str(os.getpid()))))
     found = samples(run(SCRAPE, tmp_path, "text/plain"))
     assert found["mnist_workers[]"] == 2
-
-
-def test_somebody_elses_process_counts_as_alive(monkeypatch: pytest.MonkeyPatch):
-    def forbidden(*_: int) -> None:
-        raise PermissionError
-
-    monkeypatch.setattr(os, "kill", forbidden)
-    assert _is_alive(1)
