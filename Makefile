@@ -18,6 +18,9 @@ FUZZ := $(call stamp,.venv-fuzz,$(FUZZ_LOCKS))
 # For each target of the coverage-guided fuzzer.
 FUZZ_SECONDS ?= 60
 
+# Half of the suite's time is waiting for servers; each process takes up to 1.5 GB for torch.
+SIDE_BY_SIDE := -n 2 --dist loadfile
+
 .PHONY: help serve train train-all test test-no-torch fuzz image-test check format protos lock clean
 
 help: ## list the targets
@@ -34,10 +37,10 @@ train-all: $(DEV) ## make every committed model anew
 
 test: $(DEV) ## fetch MNIST and run the whole suite
 	.venv/bin/python -m training fetch-data
-	.venv/bin/python -m pytest $(PYTEST_OPTIONS)
+	.venv/bin/python -m pytest $(SIDE_BY_SIDE) $(PYTEST_OPTIONS)
 
 test-no-torch: $(NO_TORCH) ## run the service's tests without torch (MNIST as `make test` left it)
-	.venv-no-torch/bin/python -m pytest tests/serving tests/e2e
+	.venv-no-torch/bin/python -m pytest $(SIDE_BY_SIDE) tests/serving tests/e2e
 
 fuzz: $(FUZZ) ## fuzz every reader, FUZZ_SECONDS each, and the interfaces of a real server
 	.venv-fuzz/bin/python -m tests.fuzz --seconds $(FUZZ_SECONDS)

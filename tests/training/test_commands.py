@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -95,8 +96,10 @@ def test_an_evil_checkpoint_is_not_resumed(tmp_path: Path, capsys):
 @pytest.mark.usefixtures("real_mnist")
 def test_ctrl_c_leaves_a_checkpoint_that_can_be_resumed(tmp_path: Path):
     command = [sys.executable, "-m", "training", "train", "mnist-mlp", "--data", str(DATA), "--output", str(tmp_path)]
+    # What a shell starts in the background ignores SIGINT, and so would what the tests start there.
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeding
     ) as process:
         try:
             assert process.stdout.readline().startswith("[1, 300] loss: ")
