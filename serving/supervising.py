@@ -19,6 +19,7 @@ from circus.process import DEAD_OR_ZOMBIE, UNEXISTING  # type: ignore[import-unt
 from circus.sighandler import SysHandler  # type: ignore[import-untyped]
 from circus.watcher import Watcher  # type: ignore[import-untyped]
 
+from serving.ending import announce_end
 from serving.heartbeat import forget_others, silence_s
 
 logger = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ def adapt_circus(folder: Path, silence_limit_s: float) -> None:
     """Hand SIGHUP to the workers instead of replacing them, forget no SIGTERM, and watch the workers.
 
     Args:
-        folder: of the heartbeats.
+        folder: shared with the workers.
         silence_limit_s: see `Watchdog`.
     """
     start = Controller.start
@@ -122,5 +123,10 @@ def adapt_circus(folder: Path, silence_limit_s: float) -> None:
         _watch(controller.loop, Watchdog(controller.arbiter, folder, silence_limit_s))
 
     Controller.start = start_and_watch
+
+    def announce_and_quit(handler: SysHandler) -> None:
+        announce_end(folder)
+        _insist_on_quit(handler)
+
     Watcher.__init__ = partialmethod(Watcher.__init__, send_hup=True)
-    SysHandler.quit = _insist_on_quit
+    SysHandler.quit = announce_and_quit

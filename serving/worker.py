@@ -25,15 +25,16 @@ from serving import repository
 from serving.batching import MicroBatcher
 from serving.catalogue import Catalogue
 from serving.drift import Drift
+from serving.ending import everyone_ends
 from serving.grpc.server import GrpcServer
 from serving.grpc.service import InferenceService
 from serving.heartbeat import Heartbeat
 from serving.http.app import create_app
-from serving.http.closing import resume_connections, settle
+from serving.http.closing import settle
 from serving.http.listener import Listener, sockets_of
 from serving.http.v2 import V2Endpoints
 from serving.metric_files import reserve
-from serving.metrics import MULTIPROC_VARIABLE, Metrics, gather
+from serving.metrics import MULTIPROC_VARIABLE, Metrics
 from serving.orders import Orders
 from serving.predictor import Predictor
 from serving.preparing import Preparer
@@ -69,7 +70,7 @@ class Worker:
         self._inference = ThreadPoolExecutor(1, "inference")
         self._pictures = ThreadPoolExecutor(self._threads, "pictures")
         given = os.environ.get(MULTIPROC_VARIABLE)
-        folder = Path(given) if given else None
+        folder = self._folder = Path(given) if given else None
         if folder and folder.is_dir() and not reserve(folder):
             del os.environ[MULTIPROC_VARIABLE]
         self.metrics = Metrics(CollectorRegistry())
@@ -135,10 +136,6 @@ class Worker:
         except Exception:
             logger.exception("the models could not be loaded, so this process is not ready")
             return
-        with self._shared_sockets() as shared:
-            # A worker that was stopped alone may have left them shut.
-            for each in shared:
-                resume_connections(each)
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 100)
@@ -205,15 +202,15 @@ class Worker:
         self.catalogue.drain()
         await asyncio.sleep(self.settings.drain_s)
         self._closing = asyncio.create_task(self._close())
-        # The socket of PORT belongs to all workers: while others go on, they take what comes.
-        if not self._others_are_ready():
-            with self._shared_sockets() as shared:
-                await settle(shared)
-        if callable(server):
-            server(number, None)
-
-    def _others_are_ready(self) -> bool:
-        return bool(gather(self.metrics.registry).get_sample_value("mnist_workers"))
+        # The socket of PORT belongs to all workers and the supervisor: what comes while one worker stops alone waits
+        # for the others, or for the one that takes its place.
+        try:
+            if everyone_ends(self._folder) or os.getppid() != self._supervisor:
+                with self._shared_sockets() as shared:
+                    await settle(shared)
+        finally:
+            if callable(server):
+                server(number, None)
 
     @contextlib.contextmanager
     def _shared_sockets(self) -> Iterator[list[socket.socket]]:
