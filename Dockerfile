@@ -9,11 +9,12 @@ ARG RUNTIME=cpu
 ARG SCORING=no
 COPY requirements/ /requirements/
 # What never runs here goes: installers, the tests of others, sources and symbols of extensions (37 MB of the latter in
-# three packages). Bytecode stays, since a read-only root cannot make it at the start.
+# three packages), and onnxruntime's library for C, 35 MB, which its Python extension contains once more. Bytecode stays,
+# since a read-only root cannot make it at the start.
 RUN set -eu; \
     apt-get update -qq; \
     apt-get install -y -qq --no-install-recommends binutils; \
-    python3 -m venv --copies /opt/venv; \
+    python3 -m venv /opt/venv; \
     locks="-r /requirements/serving-${RUNTIME}.txt"; \
     if [ "$SCORING" = yes ]; then locks="$locks -r /requirements/offline.txt"; fi; \
     /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --only-binary :all: $locks; \
@@ -22,6 +23,7 @@ RUN set -eu; \
     find . -type f \( -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.h' -o -name '*.c' \) -delete; \
     strip --strip-unneeded ml_dtypes/*.so uvloop/*.so aiohttp/*.so aiohttp/_websocket/*.so; \
     rm -rf onnxruntime/transformers onnxruntime/quantization onnxruntime/tools numpy/f2py cv2/data; \
+    rm -f onnxruntime/capi/libonnxruntime.so*; \
     rm -rf pip pip-*.dist-info setuptools setuptools-*.dist-info pkg_resources _distutils_hack; \
     rm -f distutils-precedence.pth /opt/venv/bin/pip* /opt/venv/bin/activate* /opt/venv/bin/Activate*
 
