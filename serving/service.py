@@ -23,8 +23,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving import logs
 from serving.errors import ConfigurationError, InvalidInput, ServingError
+from serving.http.checked import CheckedJson
 from serving.http.errors import error_response
 from serving.http.metering import Metering
+from serving.limits import Limits
 from serving.settings import read_settings
 from serving.start import check_start
 from serving.supervising import adapt_circus
@@ -75,7 +77,8 @@ class OwnRoutes:
 
     def __init__(self, app: ASGIApp, worker: Worker):
         self._bentoml, self._own = app, worker.app
-        self._metered = Metering(app, worker.catalogue, worker.metrics, worker.settings.access_log)
+        checked = CheckedJson(app, worker.bodies, Limits.of(worker.settings), worker.metrics)
+        self._metered = Metering(checked, worker.catalogue, worker.metrics, worker.settings.access_log)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand a request to whom it belongs."""
@@ -113,6 +116,8 @@ class MnistReader:
     async def start(self) -> None:
         """Start the worker."""
         await worker.start()
+        if not worker.hosted:
+            raise BentoMLException("this release of BentoML hides its server, so nothing limits what PORT takes")
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     async def stop(self) -> None:

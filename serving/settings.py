@@ -64,7 +64,12 @@ class Settings(BaseModel):
         le=1000,
     )
     request_timeout_s: float = setting(10.0, "s", "time for one request, queue included, then 504", gt=0)
-    body_timeout_s: float = setting(30.0, "s", "time for a client to send its body, then 408", gt=0)
+    head_timeout_s: float = setting(
+        10.0, "s", "time for a client to send the head of a request, then 408; gRPC: to shake hands", gt=0
+    )
+    body_timeout_s: float = setting(
+        30.0, "s", "time for a client to send its body, then 408, or to take its answer", gt=0
+    )
     drain_s: float = setting(
         5.0, "s", "from SIGTERM, when readiness fails, to the closing of the listeners", ge=0, le=3600
     )
@@ -75,7 +80,16 @@ class Settings(BaseModel):
         "longest that a worker or a run of a model may be stuck until it is replaced; 0 = for ever",
         ge=0,
     )
+    max_connections: int = setting(
+        1000, "connections", "on one port of one worker; then idle ones are closed, and more are refused with 429", ge=1
+    )
+    max_head_bytes: int = setting(
+        32_768, "bytes", "path and headers of one request, then 431; metadata of a call", ge=1024
+    )
     max_body_bytes: int = setting(33_554_432, "bytes", "largest request body or gRPC message, also unpacked", ge=1024)
+    max_pending_bytes: int = setting(
+        268_435_456, "bytes", "bodies that one worker is reading at once; more are refused with 429", ge=1024
+    )
     max_pixels: int = setting(50_000_000, "pixels", "largest picture, by its header", ge=784)
     max_images: int = setting(2048, "images", "images in one request", ge=1)
     max_json_depth: int = setting(32, "levels", "lists and objects of a JSON body within each other", ge=8, le=512)
@@ -107,6 +121,11 @@ class Settings(BaseModel):
         if 0 < self.watchdog_s < 2:
             # A worker beats twice a second, if it is not busy.
             raise ValueError(f"MNIST_WATCHDOG_S={self.watchdog_s:g}: expected 0, or 2 and more")
+        if self.max_body_bytes > self.max_pending_bytes:
+            raise ValueError(
+                f"MNIST_MAX_BODY_BYTES={self.max_body_bytes}: expected at most MNIST_MAX_PENDING_BYTES="
+                f"{self.max_pending_bytes}"
+            )
         ports = [port for port in (self.port, self.v2_port, self.grpc_port) if port]
         if len(set(ports)) < len(ports):
             raise ValueError("PORT, V2_PORT, GRPC_PORT: expected three different ports")

@@ -30,7 +30,9 @@ from serving.grpc.server import GrpcServer
 from serving.grpc.service import InferenceService
 from serving.heartbeat import Heartbeat
 from serving.http.app import create_app
+from serving.http.bodies import BodyReader
 from serving.http.closing import settle
+from serving.http.connections import Guard
 from serving.http.listener import Listener, sockets_of
 from serving.http.v2 import V2Endpoints
 from serving.metric_files import reserve
@@ -82,8 +84,9 @@ class Worker:
         self.preparer = Preparer(self._pictures, settings.max_pixels, settings.queue_size)
         self.inference = Inference(self.preparer.prepare, settings.request_timeout_s)
         self.statistics = Statistics(self.catalogue, self.metrics)
-        v2 = V2Endpoints(self.catalogue, self.inference, self.statistics, settings)
-        app = create_app(self.catalogue, self.preparer, settings, self.metrics, v2.routes())
+        self.bodies = BodyReader(settings)
+        v2 = V2Endpoints(self.catalogue, self.inference, self.statistics, self.bodies, settings)
+        app = create_app(self.catalogue, self.preparer, self.bodies, settings, self.metrics, v2.routes())
         self.app = traced(app, os.environ)
         self._listeners = self._make_listeners()
         self._tasks: list[asyncio.Task[None]] = []
@@ -115,11 +118,17 @@ class Worker:
         settings = self.settings
         listeners: list[Listener | GrpcServer] = []
         if settings.v2_port:
-            listeners.append(Listener(self.app, settings.host, settings.v2_port, settings.stop_s))
+            guard = Guard(settings, self.metrics)
+            listeners.append(Listener(self.app, settings.host, settings.v2_port, settings.stop_s, guard))
         if settings.grpc_port:
             service = InferenceService(self.catalogue, self.inference, self.statistics, settings)
             listeners.append(GrpcServer(service, self.catalogue, self.metrics, settings))
         return listeners
+
+    @property
+    def hosted(self) -> bool:
+        """Whether the server of PORT is known, and so within the limits."""
+        return self._host is not None
 
     async def start(self) -> None:
         """Listen at once, so that liveness answers; readiness follows when the models are loaded."""
@@ -185,6 +194,8 @@ class Worker:
         loop = asyncio.get_running_loop()
         host = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
         self._host = host if isinstance(host, uvicorn.Server) else None
+        if self._host:
+            Guard(self.settings, self.metrics).apply(self._host.config)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._begin_stop, number, signal.getsignal(number))
         loop.add_signal_handler(signal.SIGHUP, self._begin_reload)

@@ -26,6 +26,13 @@ from serving.settings import Settings
 LOOK_S = 0.02
 
 
+# Calls that one connection may have open at once; a client holds back those beyond it.
+MAX_STREAMS = 256
+
+# What a connection on which nothing runs may stay; then it is asked to leave. Clients connect again by themselves.
+IDLE_MS = 300_000
+
+
 class GrpcServer:
     """Serves the inference protocol, health and reflection on one port.
 
@@ -33,7 +40,7 @@ class GrpcServer:
         inference: answers the calls of the protocol.
         catalogue: knows whether the models are ready.
         metrics: of the whole service.
-        settings: address, largest message in either direction, longest wait for running calls when it stops.
+        settings: address, limits, longest wait for running calls when it stops.
     """
 
     def __init__(self, inference: InferenceService, catalogue: Catalogue, metrics: Metrics, settings: Settings):
@@ -41,7 +48,9 @@ class GrpcServer:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         self._port = settings.grpc_port
         self._address = f"{host}:{self._port}"
-        self._max_message_bytes, self._stop_s = settings.max_body_bytes, settings.stop_s
+        self._options, self._stop_s = _options(settings), settings.stop_s
+        # A call holds at least one image, so that more of them than the queue has room for would be refused anyway.
+        self._max_calls = settings.queue_size
         self._gate = Gate()
         self._health: health.Health | None = None
         self._server: grpc.aio.Server | None = None
@@ -52,12 +61,7 @@ class GrpcServer:
         Raises:
             OSError: the address is taken or not ours.
         """
-        options = [
-            ("grpc.so_reuseport", 1),
-            ("grpc.max_receive_message_length", self._max_message_bytes),
-            ("grpc.max_send_message_length", self._max_message_bytes),
-        ]
-        self._server = grpc.aio.server(options=options)
+        self._server = grpc.aio.server(options=self._options, maximum_concurrent_rpcs=self._max_calls)
         self._health = health.Health(self._catalogue, [service.NAME])
         handlers = (self._inference.handler(self._metrics, self._gate), self._health.handler())
         self._server.add_generic_rpc_handlers(handlers)
@@ -83,6 +87,21 @@ class GrpcServer:
         # What has just arrived gRPC would cancel. A connection that closes tells its caller to go to another instance.
         close_connections(self._port)
         await self._server.stop(None)
+
+
+def _options(settings: Settings) -> list[tuple[str, int]]:
+    """Return gRPC's channel arguments; what they mean stands in its grpc/impl/channel_arg_names.h."""
+    return [
+        ("grpc.so_reuseport", 1),
+        ("grpc.max_receive_message_length", settings.max_body_bytes),
+        ("grpc.max_send_message_length", settings.max_body_bytes),
+        ("grpc.max_metadata_size", settings.max_head_bytes),
+        ("grpc.absolute_max_metadata_size", settings.max_head_bytes),
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.server_handshake_timeout_ms", round(settings.head_timeout_s * 1000)),
+        ("grpc.max_connection_idle_ms", IDLE_MS),
+        ("grpc.max_concurrent_streams", MAX_STREAMS),
+    ]
 
 
 def close_connections(port: int) -> None:

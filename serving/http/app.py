@@ -10,6 +10,7 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
 from serving.catalogue import Catalogue
+from serving.http.bodies import BodyReader
 from serving.http.errors import ErrorHandlers
 from serving.http.explain import ExplainEndpoint
 from serving.http.health import HealthEndpoints
@@ -25,6 +26,7 @@ from serving.settings import Settings
 def create_app(
     catalogue: Catalogue,
     preparer: Preparer,
+    bodies: BodyReader,
     settings: Settings,
     metrics: Metrics,
     more_routes: Sequence[BaseRoute] = (),
@@ -34,13 +36,14 @@ def create_app(
     Args:
         catalogue: the models.
         preparer: prepares pictures.
+        bodies: reads what is sent.
         settings: limits and switches.
         metrics: of the whole service.
         more_routes: of other protocols; they may raise ServingError, and say in `scope["model"]` which model answers.
     """
-    predict = PredictEndpoint(catalogue, preparer, settings)
+    predict = PredictEndpoint(catalogue, preparer, bodies, settings)
     health = HealthEndpoints(catalogue, metrics)
-    explain = ExplainEndpoint(catalogue, preparer, settings)
+    explain = ExplainEndpoint(catalogue, preparer, bodies, settings)
     page = PageEndpoints(catalogue, settings)
     app = Starlette(
         routes=[*predict.routes(), *more_routes, *health.routes(), *explain.routes(), *page.routes()],

@@ -10,8 +10,9 @@ from typing import Concatenate, ParamSpec, TypeVar
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
-from serving.errors import InvalidInput, TooLarge
+from serving.errors import InvalidInput, QueueFull, TooLarge
 from serving.http.errors import BodyTimeout, CutOff
+from serving.settings import Settings
 
 # What takes longer than about ten milliseconds to take apart leaves the event loop to the other callers.
 INLINE_BYTES = 1_048_576
@@ -20,22 +21,54 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-async def read_body(request: Request, max_bytes: int, timeout_s: float) -> bytes:
-    """Return the whole body.
+class BodyReader:
+    """Reads bodies, never more at a time than there is room for.
 
-    Raises:
-        CutOff: it is larger than `max_bytes`, declared or not, or it did not arrive within `timeout_s` seconds; the
-            rest is not read.
-        InvalidInput: a Content-Length that is no number.
+    Args:
+        settings: largest body, longest time for one, and how much may be on the way at once.
     """
-    _check_declared(request, max_bytes)
-    message = await _receive(request, timeout_s)
-    body: bytes = message.get("body", b"")
-    if message.get("more_body"):
-        body = await _read_rest(request, body, max_bytes, timeout_s)
-    if len(body) > max_bytes:
-        raise _too_large(max_bytes)
-    return body
+
+    def __init__(self, settings: Settings):
+        self.max_bytes, self._max_pending = settings.max_body_bytes, settings.max_pending_bytes
+        self._timeout_s = settings.body_timeout_s
+        self._pending = 0
+
+    async def read(self, request: Request) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            CutOff: it is larger than the limit, declared or not, or it did not arrive in time, or there is no room for
+                it now; the rest is not read.
+            InvalidInput: a Content-Length that is no number.
+        """
+        _check_declared(request, self.max_bytes)
+        message = await _receive(request, self._timeout_s)
+        body: bytes = message.get("body", b"")
+        if message.get("more_body"):
+            return await self._read_rest(request, message)
+        if len(body) > self.max_bytes:
+            raise _too_large(self.max_bytes)
+        return body
+
+    async def _read_rest(self, request: Request, message: Message) -> bytes:
+        body = bytearray(message.get("body", b""))
+        loop = asyncio.get_running_loop()
+        stop = loop.time() + self._timeout_s
+        counted = 0
+        try:
+            while True:
+                if len(body) > self.max_bytes:
+                    raise _too_large(self.max_bytes)
+                self._pending += len(body) - counted
+                counted = len(body)
+                if self._pending > self._max_pending:
+                    raise CutOff(QueueFull(f"bodies of {self._max_pending} bytes are on the way; try again later", 1.0))
+                if not message.get("more_body"):
+                    return bytes(body)
+                message = await _receive(request, max(stop - loop.time(), 0.0))
+                body += message.get("body", b"")
+        finally:
+            self._pending -= counted
 
 
 def _check_declared(request: Request, max_bytes: int) -> None:
@@ -62,18 +95,6 @@ async def _receive(request: Request, timeout_s: float) -> Message:
     if message["type"] == "http.disconnect":
         raise ClientDisconnect
     return message
-
-
-async def _read_rest(request: Request, start: bytes, max_bytes: int, timeout_s: float) -> bytes:
-    body = bytearray(start)
-    loop = asyncio.get_running_loop()
-    stop = loop.time() + timeout_s
-    while len(body) <= max_bytes:
-        message = await _receive(request, max(stop - loop.time(), 0.0))
-        body += message.get("body", b"")
-        if not message.get("more_body"):
-            break
-    return bytes(body)
 
 
 async def take_apart(read: Callable[Concatenate[bytes, P], T], body: bytes, *args: P.args, **kwargs: P.kwargs) -> T:

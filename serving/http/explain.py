@@ -17,7 +17,7 @@ from starlette.routing import Route
 from serving.catalogue import Catalogue
 from serving.errors import InvalidInput, QueueFull, ServingError, Unsupported
 from serving.explain import COVER_SIDE, LayeredModel, cover, occlusion_map
-from serving.http.bodies import read_body, take_apart
+from serving.http.bodies import BodyReader, take_apart
 from serving.http.errors import json_response
 from serving.http.pictures import read_items
 from serving.limits import Limits
@@ -41,13 +41,13 @@ class ExplainEndpoint:
     Args:
         catalogue: the models.
         preparer: prepares pictures.
+        bodies: reads what is sent.
         settings: whether it is switched on; limits of size and time.
     """
 
-    def __init__(self, catalogue: Catalogue, preparer: Preparer, settings: Settings):
+    def __init__(self, catalogue: Catalogue, preparer: Preparer, bodies: BodyReader, settings: Settings):
         self._catalogue, self._preparer, self._enabled = catalogue, preparer, settings.explain
-        self._max_bytes, self._body_timeout_s = settings.max_body_bytes, settings.body_timeout_s
-        self._timeout_s = settings.request_timeout_s
+        self._bodies, self._timeout_s = bodies, settings.request_timeout_s
         self._limits = Limits.of(settings)._replace(images=1)
         self._layered: WeakKeyDictionary[Predictor, LayeredModel] = WeakKeyDictionary()
         self._turn = asyncio.Semaphore(1)
@@ -77,7 +77,7 @@ class ExplainEndpoint:
     async def explain(self, request: Request) -> Response:
         """Return the values of every layer for one picture, and what covering parts of it changes."""
         predictor, parts = self._read_query(request)
-        body = await read_body(request, self._max_bytes, self._body_timeout_s)
+        body = await self._bodies.read(request)
         deadline = time.monotonic() + self._timeout_s
         image = await self._read_picture(body, request.headers.get("content-type", ""), deadline)
         content: dict[str, object] = {

@@ -13,10 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from serving.http.closing import settle
-
-# Longer than the idle timeout of the usual load balancers (60 s), so that they close first and no request meets a
-# connection that is just being closed.
-KEEP_ALIVE_S = 75
+from serving.http.connections import Guard
 
 BACKLOG = 2048
 
@@ -61,9 +58,11 @@ class Listener:
         host: IP address.
         port: TCP port.
         stop_s: longest wait for running requests when it stops.
+        guard: limits the connections.
     """
 
-    def __init__(self, app: ASGIApp, host: str, port: int, stop_s: float):
+    def __init__(self, app: ASGIApp, host: str, port: int, stop_s: float, guard: Guard):
+        self._guard = guard
         self._app, self._host, self._port, self._stop_s = app, host, port, stop_s
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
@@ -83,9 +82,10 @@ class Listener:
             access_log=False,
             server_header=False,
             backlog=BACKLOG,
-            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=int(self._stop_s) or 1,
         )
+        config.load()
+        self._guard.apply(config)
         self._server = _Server(config)
         self._task = asyncio.create_task(self._server.serve([self._socket]))
 

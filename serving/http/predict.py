@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from serving.catalogue import Catalogue
 from serving.errors import InvalidInput, ServingError, UnsupportedMediaType
-from serving.http.bodies import read_body, take_apart
+from serving.http.bodies import BodyReader, take_apart
 from serving.http.errors import json_response
 from serving.http.pictures import Item, read_items
 from serving.limits import Limits
@@ -34,13 +34,13 @@ class PredictEndpoint:
     Args:
         catalogue: the models.
         preparer: prepares pictures.
+        bodies: reads what is sent.
         settings: limits of size and time.
     """
 
-    def __init__(self, catalogue: Catalogue, preparer: Preparer, settings: Settings):
-        self._catalogue, self._preparer = catalogue, preparer
-        self._limits, self._max_bytes = Limits.of(settings), settings.max_body_bytes
-        self._body_timeout_s, self._timeout_s = settings.body_timeout_s, settings.request_timeout_s
+    def __init__(self, catalogue: Catalogue, preparer: Preparer, bodies: BodyReader, settings: Settings):
+        self._catalogue, self._preparer, self._bodies = catalogue, preparer, bodies
+        self._limits, self._timeout_s = Limits.of(settings), settings.request_timeout_s
 
     def routes(self) -> list[Route]:
         """Return the route."""
@@ -54,7 +54,7 @@ class PredictEndpoint:
             raise UnsupportedMediaType(f"Content-Encoding {encoding[:40]!r}: send the picture as it is")
         predictor = self._catalogue.get(query.get("model"), query.get("version"))
         request.scope["model"] = predictor.name
-        body = await read_body(request, self._max_bytes, self._body_timeout_s)
+        body = await self._bodies.read(request)
         deadline = time.monotonic() + self._timeout_s
         items = await take_apart(read_items, body, request.headers.get("content-type", ""), self._limits)
         results = await self._prepare(items, deadline)

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from serving.catalogue import Catalogue
 from serving.errors import InvalidInput, NotReady, UnsupportedMediaType
-from serving.http.bodies import read_body, take_apart
+from serving.http.bodies import BodyReader, take_apart
 from serving.http.compression import MIN_PACKED_BYTES, choose_encoding, pack, unpack
 from serving.http.errors import json_response
 from serving.http.strict_json import read_json
@@ -35,13 +35,21 @@ class V2Endpoints:
         catalogue: the models.
         inference: runs requests.
         statistics: counts of what ran.
+        bodies: reads what is sent.
         settings: limits, and the token without which no model is loaded or unloaded.
     """
 
-    def __init__(self, catalogue: Catalogue, inference: Inference, statistics: Statistics, settings: Settings):
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        inference: Inference,
+        statistics: Statistics,
+        bodies: BodyReader,
+        settings: Settings,
+    ):
         self._catalogue, self._inference, self._statistics = catalogue, inference, statistics
+        self._bodies = bodies
         self._settings, self._limits = settings, Limits.of(settings)
-        self._max_bytes, self._body_timeout_s = settings.max_body_bytes, settings.body_timeout_s
         self._admission = Admission(settings.admin_token.get_secret_value())
         self._server = descriptions.server_metadata(may_load=self._admission.offered)
 
@@ -89,9 +97,9 @@ class V2Endpoints:
         return Response(content, headers=answer_headers)
 
     async def _read_body(self, request: Request) -> bytes:
-        body = await read_body(request, self._max_bytes, self._body_timeout_s)
+        body = await self._bodies.read(request)
         encoding = request.headers.get("content-encoding")
-        return await unpack(body, encoding, self._max_bytes) if encoding else body
+        return await unpack(body, encoding, self._bodies.max_bytes) if encoding else body
 
     async def live(self, _: Request) -> Response:
         """Answer as long as the event loop turns."""

@@ -15,6 +15,7 @@ from serving.batching import MicroBatcher
 from serving.catalogue import Catalogue
 from serving.drift import Drift
 from serving.http.app import create_app
+from serving.http.bodies import BodyReader
 from serving.metrics import Metrics
 from serving.predictor import Predictor
 from serving.preparing import Preparer
@@ -47,7 +48,9 @@ class App:
         self.metrics = Metrics(self.registry)
         self.catalogue = Catalogue(Repository(root), self._make, "tiny", self.metrics)
         self.preparer = Preparer(executor, self.settings.max_pixels, self.settings.queue_size)
-        self.asgi = create_app(self.catalogue, self.preparer, self.settings, self.metrics, routes)
+        self.asgi = create_app(
+            self.catalogue, self.preparer, BodyReader(self.settings), self.settings, self.metrics, routes
+        )
         transport = httpx.ASGITransport(self.asgi, raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://test")
 

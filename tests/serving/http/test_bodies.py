@@ -1,4 +1,5 @@
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,9 +8,10 @@ from typing import Any
 import pytest
 from starlette.requests import ClientDisconnect, Request
 
-from serving.errors import InvalidInput, TooLarge
-from serving.http.bodies import read_body
+from serving.errors import InvalidInput, QueueFull, TooLarge
+from serving.http.bodies import BodyReader, take_apart
 from serving.http.errors import BodyTimeout, CutOff
+from serving.settings import Settings
 from tests.serving.http.app import App
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -33,6 +35,15 @@ def receive_from(*messages: dict[str, Any]) -> Receive:
 def request(receive: Receive, **headers: str) -> Request:
     encoded = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     return Request({"type": "http", "headers": encoded}, receive)  # type: ignore[arg-type]
+
+
+def reader(max_bytes: int = 10, timeout_s: float = 1.0, max_pending_bytes: int = 10_000) -> BodyReader:
+    limits = {"max_body_bytes": max_bytes, "body_timeout_s": timeout_s, "max_pending_bytes": max_pending_bytes}
+    return BodyReader(Settings().model_copy(update=limits))
+
+
+async def read_body(request: Request, max_bytes: int, timeout_s: float) -> bytes:
+    return await reader(max_bytes, timeout_s).read(request)
 
 
 async def test_chunks_are_put_together():
@@ -83,6 +94,28 @@ async def test_a_slow_body_is_given_up_however_steady_it_is():
 
     with pytest.raises(CutOff, match="did not arrive within"):
         await read_body(request(drip), 10_000, 0.02)
+
+
+async def test_there_is_room_for_so_many_bodies_at_once_and_each_leaves_its_place():
+    bodies = reader(max_bytes=100, timeout_s=5.0, max_pending_bytes=150)
+    slow = asyncio.ensure_future(bodies.read(request(receive_from(chunk(b"a" * 80)))))
+    await asyncio.sleep(0)
+    assert len(await bodies.read(request(receive_from(chunk(b"a" * 70), chunk(b"", more=False))))) == 70
+    with pytest.raises(CutOff, match="bodies of 150 bytes are on the way") as caught:
+        await bodies.read(request(receive_from(chunk(b"a" * 71), chunk(b"", more=False))))
+    assert isinstance(caught.value.error, QueueFull)
+    slow.cancel()
+    await asyncio.gather(slow, return_exceptions=True)
+    assert len(await bodies.read(request(receive_from(chunk(b"a" * 90), chunk(b"", more=False))))) == 90
+    assert bodies._pending == 0
+
+
+async def test_a_large_body_is_taken_apart_in_a_thread():
+    async def where(size: int) -> int:
+        return await take_apart(lambda _: threading.get_ident(), bytes(size))
+
+    assert await where(1000) == threading.get_ident()
+    assert await where(2_000_000) != threading.get_ident()
 
 
 async def test_a_caller_who_leaves_in_the_middle_is_noticed():

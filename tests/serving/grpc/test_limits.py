@@ -1,0 +1,60 @@
+"""The gRPC port among clients that hold connections or send too much."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from serving.worker import Worker
+from tests.serving.grpc.test_service import code_of, method
+from tests.serving.grpc.test_service import pb as messages
+from tests.serving.v2_worker import tiny_worker
+
+
+@pytest.fixture
+async def worker(tmp_path: Path, free_port: int) -> AsyncIterator[Worker]:
+    limits: dict[str, Any] = {"max_connections": 3, "head_timeout_s": 0.5, "max_head_bytes": 2048}
+    async with tiny_worker(tmp_path, host="127.0.0.1", v2_port=0, grpc_port=free_port, stop_s=1.0, **limits) as made:
+        for listener in made._listeners:
+            await listener.start()
+        yield made
+
+
+def channel(worker: Worker) -> grpc.aio.Channel:
+    # Of its own: gRPC shares connections between channels of one process, and backs off from one that failed.
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    return grpc.aio.insecure_channel(f"127.0.0.1:{worker.settings.grpc_port}", options=options)
+
+
+async def live(worker: Worker) -> grpc.StatusCode | None:
+    async with channel(worker) as made:
+        try:
+            await method(made, "ServerLive")(messages.ServerLiveRequest(), timeout=5)
+        except grpc.aio.AioRpcError as error:
+            return error.code()
+    return None
+
+
+async def test_silent_connections_are_closed_in_time_and_no_more_are_taken_than_allowed(worker: Worker):
+    address = "127.0.0.1", worker.settings.grpc_port
+    silent = [await asyncio.open_connection(*address) for _ in range(3)]
+    started = time.monotonic()
+    assert await live(worker) == grpc.StatusCode.UNAVAILABLE
+    async with asyncio.timeout(10):
+        for reader, writer in silent:
+            while await reader.read(4096):
+                pass
+            writer.close()
+    assert time.monotonic() - started < 5
+    assert await live(worker) is None
+
+
+async def test_metadata_over_the_limit_is_refused(worker: Worker):
+    async with channel(worker) as made:
+        call = method(made, "ServerLive")(messages.ServerLiveRequest(), metadata=(("a", "b" * 4000),))
+        assert (await code_of(call))[0] == "RESOURCE_EXHAUSTED"
+        assert (await method(made, "ServerLive")(messages.ServerLiveRequest())).live

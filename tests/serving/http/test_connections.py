@@ -1,0 +1,252 @@
+"""A listener among clients that send too much, too little or nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from serving.http import connections
+from serving.http.connections import MAX_PIPELINED, Guard
+from serving.http.errors import json_response
+from serving.http.listener import Listener
+from tests.serving.http.app import App
+
+ASK = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
+
+Connect = Callable[[], Any]
+
+
+class Client:
+    """One connection, by its bytes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
+        self.reader, self.writer = reader, writer
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def answer(self) -> tuple[int, dict[str, str], Any]:
+        """Return status, headers and content of the next answer; (0, {}, None) if the connection ends instead."""
+        try:
+            head = await self.reader.readuntil(b"\r\n\r\n")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return 0, {}, None
+        status, *lines = head.decode().split("\r\n")
+        headers = dict(line.split(": ", 1) for line in lines if line)
+        body = await self.reader.readexactly(int(headers["content-length"]))
+        return int(status.split()[1]), headers, orjson.loads(body)
+
+    async def ask(self) -> int:
+        await self.send(ASK)
+        return (await self.answer())[0]
+
+
+@asynccontextmanager
+async def listening(app: App, port: int, asgi: Any = None, **limits: Any) -> AsyncIterator[Connect]:
+    """Yield a function that connects to a listener within limits."""
+    settings = app.settings.model_copy(update=limits)
+    listener = Listener(asgi or app.asgi, "127.0.0.1", port, 1.0, Guard(settings, app.metrics))
+    await listener.start()
+    clients: list[Client] = []
+
+    async def connect() -> Client:
+        while True:
+            try:
+                clients.append(Client(*await asyncio.open_connection("127.0.0.1", port)))
+                return clients[-1]
+            except ConnectionRefusedError:
+                await asyncio.sleep(0.01)
+
+    try:
+        async with asyncio.timeout(20):
+            yield connect
+    finally:
+        for client in clients:
+            client.writer.close()
+        await listener.stop()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "LOOK_S", 0.02)
+
+
+async def test_every_answer_carries_security_headers_and_tells_no_server(app: App, free_port: int):
+    async with listening(app, free_port) as connect:
+        for sent, status in (
+            (ASK, 200),
+            (b"GET /nothing HTTP/1.1\r\nhost: x\r\n\r\n", 404),
+            (b"nonsense\r\n\r\n", 400),
+        ):
+            client = await connect()
+            await client.send(sent)
+            found, headers, content = await client.answer()
+            assert found == status
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["x-frame-options"] == "DENY"
+            assert "server" not in headers
+            assert status == 200 or list(content) == ["error"]
+
+
+async def test_a_head_that_does_not_end_in_time_is_408(app: App, free_port: int, quick: None):
+    async with listening(app, free_port, head_timeout_s=0.2) as connect:
+        client, silent = await connect(), await connect()
+        for piece in (b"GET /livez HTTP/1.1\r\n", b"a: b\r\n"):
+            await client.send(piece)
+            await asyncio.sleep(0.05)
+        status, headers, content = await client.answer()
+        assert (status, headers["connection"]) == (408, "close")
+        assert content == {"error": "the head of the request did not arrive in time"}
+        assert await silent.answer() == (0, {}, None)
+    assert app.value("rejected_total", reason="head_timeout") == 1
+
+
+async def test_the_second_head_of_a_connection_has_its_time_too_and_an_idle_one_may_wait(
+    app: App, free_port: int, quick: None
+):
+    async with listening(app, free_port, head_timeout_s=0.2) as connect:
+        slow, idle = await connect(), await connect()
+        assert [await slow.ask(), await idle.ask()] == [200, 200]
+        await slow.send(ASK[:10])
+        assert (await slow.answer())[0] == 408
+        assert await idle.ask() == 200
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("head", [b"GET /%b HTTP/1.1\r\n", b"GET / HTTP/1.1\r\na: %b\r\n", b"GET / HTTP/1.1\r\n%b"])
+async def test_a_head_over_the_limit_is_431_in_one_piece_or_many(app: App, free_port: int, head: bytes, whole: bool):
+    filling = b"a" * 2000 if b"%b HTTP" in head or b": %b" in head else b"".join(b"h%d: v\r\n" % n for n in range(300))
+    sent = head % filling + b"\r\n"
+    async with listening(app, free_port, max_head_bytes=1024) as connect:
+        client = await connect()
+        size = len(sent) if whole else 300
+        for start in range(0, len(sent), size):
+            await client.send(sent[start : start + size])
+            await asyncio.sleep(0.01)
+        status, _, content = await client.answer()
+        assert (status, content["error"]) == (431, "the head of the request is larger than the limit of 1024 bytes")
+    assert app.value("rejected_total", reason="head_too_large") == 1
+
+
+async def test_a_head_within_the_limit_may_stand_before_a_large_body(app: App, free_port: int):
+    async with listening(app, free_port, max_head_bytes=1024) as connect:
+        client = await connect()
+        body = b'{"pixels": [' + b",".join([b"1"] * 784) + b"]}"
+        await client.send(b"POST /predict HTTP/1.1\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+        assert (await client.answer())[0] == 200
+
+
+@pytest.mark.parametrize("flood", [b"t: " + b"a" * 2000, b"t: a\r\n" * 400])
+async def test_endless_trailers_of_a_chunked_body_are_cut(app: App, free_port: int, flood: bytes):
+    async with listening(app, free_port, max_head_bytes=1024) as connect:
+        client = await connect()
+        await client.send(b"POST /predict HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n")
+        await asyncio.sleep(0.05)
+        await client.send(flood)
+        assert await client.answer() == (0, {}, None)
+
+
+async def test_trailers_are_not_taken_for_headers(app: App, free_port: int):
+    seen = []
+
+    async def show(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        seen.extend(name for name, _ in scope["headers"])
+        await json_response({})(scope, receive, send)
+
+    async with listening(app, free_port, show) as connect:
+        client = await connect()
+        await client.send(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\nauthorization: x\r\n\r\n")
+        assert (await client.answer())[0] == 200
+    assert seen == [b"transfer-encoding"]
+
+
+async def test_more_requests_than_may_be_sent_ahead_end_the_connection(app: App, free_port: int):
+    async with listening(app, free_port) as connect:
+        some, many = await connect(), await connect()
+        await some.send(ASK * MAX_PIPELINED)
+        assert [(await some.answer())[0] for _ in range(MAX_PIPELINED)] == [200] * MAX_PIPELINED
+        await many.send(ASK * 1000)
+        while (answer := await many.answer())[0] == 200:
+            pass
+        assert answer[0] == 0
+
+
+async def test_a_new_connection_takes_the_place_of_one_that_sends_nothing_or_is_idle(app: App, free_port: int):
+    async with listening(app, free_port, max_connections=3) as connect:
+        silent, idle, late = [await connect() for _ in range(3)]
+        assert [await idle.ask(), await late.ask()] == [200, 200]
+        fresh = [await connect()]
+        assert await fresh[0].ask() == 200
+        assert await silent.answer() == (0, {}, None)
+        fresh.append(await connect())
+        assert await fresh[1].ask() == 200
+        assert await idle.answer() == (0, {}, None)
+        assert [await each.ask() for each in (late, *fresh)] == [200] * 3
+
+
+async def test_where_all_connections_are_busy_another_is_429(app: App, free_port: int):
+    go = asyncio.Event()
+
+    async def wait(scope: Scope, receive: Receive, send: Send) -> None:
+        await go.wait()
+        await json_response({})(scope, receive, send)
+
+    async with listening(app, free_port, wait, max_connections=2) as connect:
+        busy = [await connect() for _ in range(2)]
+        for each in busy:
+            await each.send(ASK)
+        await asyncio.sleep(0.05)
+        status, headers, content = await (await connect()).answer()
+        assert (status, headers["retry-after"]) == (429, "1")
+        assert "too many connections" in content["error"]
+        go.set()
+        assert [(await each.answer())[0] for each in busy] == [200, 200]
+    assert app.value("rejected_total", reason="connections") == 1
+
+
+async def test_who_does_not_take_the_answer_is_cut_off(app: App, free_port: int, quick: None):
+    given_up = asyncio.Event()
+
+    async def pour(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            for _ in range(1000):
+                await send({"type": "http.response.body", "body": bytes(1_000_000), "more_body": True})
+        finally:
+            given_up.set()
+
+    async with listening(app, free_port, pour, body_timeout_s=0.2) as connect:
+        await (await connect()).send(ASK)
+        await given_up.wait()
+    assert app.value("rejected_total", reason="answer_timeout") == 1
+
+
+async def test_those_who_were_refused_are_let_go_soon(app: App, free_port: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(connections, "MAX_LINGERING", 2)
+    async with listening(app, free_port) as connect:
+        refused = [await connect() for _ in range(3)]
+        for each in refused:
+            await each.send(b"nonsense\r\n\r\n")
+            assert (await each.answer())[0] == 400
+        # The first is cut off when there are too many, the others when their time is over, whatever they send.
+        await refused[2].send(b"more")
+        for each in refused:
+            while await each.reader.read(1):
+                pass
+            while not each.writer.is_closing():
+                await asyncio.sleep(0.05)
+                each.writer.write(b"x")
+
+
+async def test_an_upgrade_to_web_sockets_is_answered_as_http(app: App, free_port: int):
+    async with listening(app, free_port) as connect:
+        client = await connect()
+        await client.send(ASK[:-2] + b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: x\r\n\r\n")
+        assert (await client.answer())[0] == 200
