@@ -21,7 +21,7 @@ FUZZ_SECONDS ?= 60
 # Half of the suite's time is waiting for servers; each process takes up to 1.5 GB for torch.
 SIDE_BY_SIDE := -n 2 --dist loadfile
 
-.PHONY: help serve train train-all test test-no-torch fuzz image-test check format protos lock clean
+.PHONY: help serve train train-all test test-no-torch faults fuzz image-test check format protos lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,10 @@ train-all: $(DEV) ## make every committed model anew
 test: $(DEV) ## fetch MNIST and run the whole suite
 	.venv/bin/python -m training fetch-data
 	.venv/bin/python -m pytest $(SIDE_BY_SIDE) $(PYTEST_OPTIONS)
+
+faults: $(DEV) ## break real servers in every way that RELIABILITY.md lists, and measure how long each takes to recover
+	.venv/bin/python -m pytest tests/e2e -k faults -m "fault or not fault" -o junit_family=xunit1 \
+		--junitxml=build/faults.xml $(PYTEST_OPTIONS)
 
 test-no-torch: $(NO_TORCH) ## run the service's tests without torch (MNIST as `make test` left it)
 	.venv-no-torch/bin/python -m pytest $(SIDE_BY_SIDE) tests/serving tests/e2e

@@ -4,12 +4,15 @@ Must not know: transports, models.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 
-from serving.errors import DeadlineExceeded, QueueFull, ServingError
+from serving.errors import DeadlineExceeded, NotReady, QueueFull, ServingError
 from serving.preprocess import Prepared, prepare
+
+logger = logging.getLogger(__name__)
 
 # Deflate makes at most 1032 bytes of one, so this cannot hold more than a megapixel; a 28x28 PNG has 250 to 500
 # bytes and takes less than the way to a thread and back. Measured here, see the comment on HOP_S in serving.warm_up.
@@ -75,6 +78,9 @@ class Preparer:
             return prepare(picture, self._max_pixels)
         except ServingError as error:
             return error
+        except MemoryError:
+            logger.exception("no memory for a picture of %d bytes", len(picture))
+            return NotReady("there is no memory for this picture now; try again later")
 
 
 def _group(pictures: Sequence[bytes]) -> Iterator[Sequence[bytes]]:

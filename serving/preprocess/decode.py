@@ -68,15 +68,20 @@ def decode(data: bytes, max_pixels: int) -> Picture:
     Raises:
         UnreadablePicture: not an accepted format, or broken.
         TooLarge: more than `max_pixels`; found in the header, before anything is decoded.
+        MemoryError: of this process.
     """
     name = signature.identify(data)
     try:
         image = Image.open(io.BytesIO(data), formats=(name,))
+    except MemoryError:  # not the picture's fault
+        raise
     except Exception as error:  # Pillow's readers share no exception type
         raise UnreadablePicture(f"a broken {name} picture: {_explain(error)}") from error
     _check_size(image, max_pixels)
     try:
         return _read(image)
+    except MemoryError:  # not the picture's fault
+        raise
     except Exception as error:  # Pillow's readers share no exception type
         raise UnreadablePicture(f"a broken {name} picture: {_explain(error)}") from error
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from serving.errors import InvalidInput, ServingError, TooLarge
+from serving.errors import InvalidInput, NotReady, ServingError, TooLarge
 from serving.manifest import Manifest
 from serving.protocol import outputs
 from serving.protocol.messages import Images, InferenceRequest, InferenceResponse
@@ -97,8 +97,8 @@ class Inference:
 
 def _image(index: int, picture: Picture | ServingError) -> Images:
     """Return the image; a tensor has no way to say of one element that it failed, so the request fails."""
-    if isinstance(picture, TooLarge):
-        raise TooLarge(f"element {index}: {picture}")
+    if isinstance(picture, (TooLarge, NotReady)):
+        raise type(picture)(f"element {index}: {picture}")
     if isinstance(picture, ServingError):
         raise InvalidInput(f"element {index}: {picture}") from picture
     if picture.blank:

@@ -53,6 +53,7 @@ def is_right(server: Server) -> bool:
     return httpx.post(f"{server.v2_url}/predict", json=PIXELS).status_code == 200
 
 
+@pytest.mark.fault
 def test_a_full_disk_under_the_metrics_kills_nobody_and_stops_no_answer(start: Start, disk: Path):
     server = start(TMPDIR=str(disk), MNIST_WORKERS="2").wait_ready(2)
     workers = server.worker_pids()
@@ -69,6 +70,7 @@ def test_a_full_disk_under_the_metrics_kills_nobody_and_stops_no_answer(start: S
     assert server.wait() == 0
 
 
+@pytest.mark.fault
 def test_a_disk_that_is_full_from_the_beginning_costs_the_metrics_alone(start: Start, disk: Path):
     (disk / "filler").write_bytes(bytes(3 << 20))
     server = start(TMPDIR=str(disk), MNIST_WORKERS="2")
@@ -80,6 +82,7 @@ def test_a_disk_that_is_full_from_the_beginning_costs_the_metrics_alone(start: S
     assert server.wait() == 0
 
 
+@pytest.mark.fault
 def test_a_full_disk_under_the_log_stops_no_answer(start: Start):
     server = start("sh", "-c", "exec python -m serving serve 2>/dev/full >/dev/full", MNIST_ACCESS_LOG="true")
     server.wait_ready()

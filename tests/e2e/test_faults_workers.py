@@ -50,6 +50,7 @@ def test_a_stopped_worker_is_noticed_and_replaced(server: Server, record_propert
     assert other in server.worker_pids()
 
 
+@pytest.mark.fault
 def test_a_stop_does_not_wait_for_a_stopped_worker(server: Server, record_property: Record):
     victim = server.worker_pids()[0]
     os.kill(victim, signal.SIGSTOP)

@@ -34,8 +34,12 @@ def infer(channel: grpc.Channel, place: int) -> bool:
     return np.allclose(np.frombuffer(answer.raw_output_contents[0], "<f4"), LOGITS[place], atol=1e-3)
 
 
+def connect_to(address: str) -> grpc.Channel:
+    return grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
+
+
 def connect(server: Server) -> grpc.Channel:
-    return grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}", [("grpc.use_local_subchannel_pool", 1)])
+    return connect_to(f"127.0.0.1:{server.grpc_port}")
 
 
 @dataclass

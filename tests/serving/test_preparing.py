@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from serving.errors import DeadlineExceeded, QueueFull, UnreadablePicture
+from serving.errors import DeadlineExceeded, NotReady, QueueFull, UnreadablePicture
 from serving.preparing import SMALL_BYTES, Preparer
 from serving.preprocess import Prepared
 from tests.serving.fakes import FakeClock
@@ -54,3 +54,16 @@ async def test_a_picture_whose_deadline_has_passed_is_not_prepared(executor: Thr
     clock = FakeClock()
     with pytest.raises(DeadlineExceeded):
         await Preparer(executor, 10**6, 10, clock).prepare([drawing(300)], clock.now)
+
+
+@pytest.mark.parametrize("place", ["PIL.ImageFile.ImageFile.load", "PIL.Image.open"])
+async def test_a_process_without_memory_does_not_blame_the_picture(
+    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: str
+):
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(place, fail)
+    (result,) = await Preparer(executor, 10**6, 10).prepare([drawing(20)])
+    assert isinstance(result, NotReady)
+    assert "no memory for a picture" in caplog.text

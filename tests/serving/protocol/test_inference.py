@@ -2,7 +2,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from serving.errors import InvalidInput, ServingError, TooLarge, UnreadablePicture
+from serving.errors import InvalidInput, NotReady, ServingError, TooLarge, UnreadablePicture
 from serving.manifest import Manifest
 from serving.protocol.inference import Inference
 from serving.protocol.messages import Images, InferenceRequest
@@ -82,6 +82,7 @@ async def test_pictures_are_prepared_in_their_order():
     [
         (UnreadablePicture("no picture"), InvalidInput, "element 1: no picture"),
         (TooLarge("too many pixels"), TooLarge, "element 1: too many pixels"),
+        (NotReady("no memory"), NotReady, "element 1: no memory"),
         (FakePicture(numbered(0)[0], blank=True), InvalidInput, "element 1: the picture is blank"),
     ],
 )
