@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,7 +32,8 @@ IMAGES = 64
 PEAK_CONNECTIONS = 8
 PEAK_S = 10.0
 QUIET_REQUESTS = 200
-PROBE_EVERY_S = 0.1
+# Health is asked for as a load balancer does, metrics more often than any Prometheus.
+PROBES_S = {"/livez": 0.1, "/readyz": 0.1, "/metrics": 2.0}
 # What must hold: shares of the peak, of memory, and seconds.
 MIN_GOODPUT, MAX_GROWTH, MAX_PROBE_S = 0.9, 0.05, 0.1
 
@@ -113,19 +114,19 @@ async def open_loop(client: Client, rate: float, duration_s: float) -> Answers:
     return answers
 
 
-async def repeat(call: Callable[[], Awaitable[float]], values: list[float]) -> None:
-    """Call again and again until cancelled, and keep what comes back."""
+async def probe_again(client: Client, path: str, values: list[float]) -> None:
+    """Ask for a path again and again until cancelled, and keep the seconds of each answer."""
     while True:
-        values.append(await call())
-        await asyncio.sleep(PROBE_EVERY_S)
+        values.append(await client.probe(path))
+        await asyncio.sleep(PROBES_S[path])
 
 
 async def measure(client: Client, resident: Callable[[], int], options: argparse.Namespace) -> bool:
     """Print every figure, and return whether each bound holds."""
     quiet_s, peak = await client.quiet_s(), await closed_loop(client, PEAK_S)
-    probes: dict[str, list[float]] = {path: [] for path in ("/livez", "/readyz", "/metrics")}
+    probes: dict[str, list[float]] = {path: [] for path in PROBES_S}
     before = resident()
-    probing = [asyncio.create_task(repeat(lambda p=path: client.probe(p), probes[path])) for path in probes]  # type: ignore[misc]
+    probing = [asyncio.create_task(probe_again(client, path, values)) for path, values in probes.items()]
     answers = await open_loop(client, options.factor * peak, options.duration_s)
     for task in probing:
         task.cancel()
@@ -134,7 +135,8 @@ async def measure(client: Client, resident: Callable[[], int], options: argparse
     after_s = await client.quiet_s()
     goodput = len(answers.accepted_s) / options.duration_s / peak
     p99_s = float(np.quantile(answers.accepted_s, 0.99))
-    queue_s = Settings().queue_size / (peak * IMAGES)
+    # A full queue, the batch that runs and the own one, at the rate that was reached.
+    queue_s = (Settings().queue_size / IMAGES + 2) / (goodput * peak)
     print(f"peak: {peak:.1f} requests/s of {IMAGES} images, {peak * IMAGES:.0f} images/s; {options.model}")
     print(f"{options.factor:g} times the peak for {options.duration_s:g} s: {dict(answers.statuses)}")
     print(f"goodput: {goodput:.1%} of the peak")
