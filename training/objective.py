@@ -3,32 +3,24 @@
 Must not know: how it does so.
 """
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from training.recipe import Recipe
 
 
-def objective(logits: Tensor, labels: Tensor, recipe: Recipe, taught: Tensor | None = None) -> Tensor:
+def objective(logits: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
     """Return the loss of one batch, a scalar.
 
     Args:
         logits: float32 (N, 10).
         labels: int64 (N,), 0 to 9; negative for what is no digit, where the right answer is to be undecided.
         recipe: weighs the parts.
-        taught: a teacher's logits for the D pictures of digits before they were changed, float32 (D, 10), or None.
 
-    Source: Szegedy et al. 2016 for label smoothing; Hendrycks, Mazeika, Dietterich 2019 for outlier exposure;
-    Hinton, Vinyals, Dean 2015 for distillation.
+    Source: Szegedy et al. 2016 for label smoothing; Hendrycks, Mazeika, Dietterich 2019 for outlier exposure.
     """
     is_digit = labels >= 0
     loss = F.cross_entropy(logits[is_digit], labels[is_digit], label_smoothing=recipe.label_smoothing)
-    if taught is not None:
-        share, warmth = recipe.teacher_share, recipe.teacher_temperature
-        soft = F.softmax(taught / warmth, dim=1)
-        imitation = -(soft * F.log_softmax(logits[is_digit] / warmth, dim=1)).sum(dim=1).mean() * warmth**2
-        loss = torch.lerp(loss, imitation, share)
     if recipe.outlier_share:
         undecided = -F.log_softmax(logits[~is_digit], dim=1).mean()
         loss = loss + recipe.outlier_weight * undecided

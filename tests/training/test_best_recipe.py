@@ -45,14 +45,6 @@ def test_what_is_no_digit_is_to_be_undecided(recipe: Recipe) -> None:
     assert objective(sure, labels, recipe) > objective(undecided, labels, recipe) + 1
 
 
-def test_imitation_is_least_where_pupil_and_teacher_agree(recipe: Recipe) -> None:
-    recipe = replace(recipe, teacher="mnist-resnet", teacher_share=1.0, teacher_temperature=2.0)
-    agreeing = objective(LOGITS, LABELS, recipe, taught=LOGITS)
-    assert agreeing < objective(LOGITS.flip(0), LABELS, recipe, taught=LOGITS)
-    entropy = -(F.softmax(LOGITS / 2, 1) * F.log_softmax(LOGITS / 2, 1)).sum(1).mean() * 4
-    assert agreeing == pytest.approx(float(entropy), abs=1e-5)
-
-
 def test_the_rate_rises_in_a_line_and_falls_along_a_cosine() -> None:
     rates = [one_cycle(step, 100, 0.2) for step in range(100)]
     assert rates[:20] == sorted(rates[:20])
@@ -128,17 +120,3 @@ def test_a_recipe_begins_where_the_one_before_it_ended(small_mnist: Mnist, recip
     for start in (None, replace(first, epoch=1), second):
         with pytest.raises(InvalidInput, match="recipe 'best' begins with a finished run of 'broad'"):
             fit(following, small_mnist, seed=1, start=start)
-
-
-def test_a_teacher_is_imitated_and_missed(small_mnist: Mnist, recipe: Recipe) -> None:
-    recipe = replace(recipe, epochs=1, teacher="mnist-resnet", teacher_share=0.5)
-    asked: list[int] = []
-
-    def teacher(images: np.ndarray) -> np.ndarray:
-        asked.append(len(images))
-        return np.zeros((len(images), 10), np.float32)
-
-    fit(recipe, small_mnist, seed=1, teacher=teacher)
-    assert sum(asked) == 350
-    with pytest.raises(InvalidInput, match="imitates a teacher"):
-        fit(recipe, small_mnist, seed=1)

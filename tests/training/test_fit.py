@@ -5,11 +5,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from training import fit as fit_module
+from training import learner
 from training.checkpoint import Checkpoint, EpochRecord, load
 from training.errors import CheckpointRejected
 from training.evaluate import evaluate, predictor
-from training.fit import Silence, epoch_seed, fit
+from training.fit import fit
+from training.learner import epoch_seed
+from training.listener import Silence
 from training.mnist import Mnist
 from training.recipe import Recipe, find
 
@@ -144,7 +146,7 @@ def test_every_image_is_learnt_from_once_an_epoch(recipe: Recipe, small_mnist: M
 
 def test_the_loss_is_reported_as_the_mean_of_the_last_batches(recipe: Recipe, small_mnist: Mnist, monkeypatch):
     notes = Notes()
-    monkeypatch.setattr(fit_module, "REPORT_EVERY_BATCHES", 5)
+    monkeypatch.setattr(learner, "REPORT_EVERY_BATCHES", 5)
     fit(replace(recipe, epochs=1, batch_size=40), small_mnist, seed=1, listener=notes)
     assert [(epoch, batch) for epoch, batch, _ in notes.losses] == [(1, 5), (1, 10)]
     # All batches are of one size: the mean of both reports is the epoch's.
@@ -153,7 +155,7 @@ def test_the_loss_is_reported_as_the_mean_of_the_last_batches(recipe: Recipe, sm
 
 
 def test_the_tutorial_reports_every_300_batches():
-    assert fit_module.REPORT_EVERY_BATCHES == 300
+    assert learner.REPORT_EVERY_BATCHES == 300
 
 
 def test_each_epoch_is_measured_on_the_test_set(recipe: Recipe, small_mnist: Mnist):

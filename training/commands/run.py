@@ -1,6 +1,7 @@
 """`run`: the whole road from nothing to a published model."""
 
 import argparse
+from pathlib import Path
 
 from training.commands import fetch_data, publish, train
 
@@ -9,6 +10,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Add the command."""
     parser = subparsers.add_parser("run", help="fetch the data, train, export, check and publish")
     train.add_arguments(parser)
+    parser.add_argument("--models", type=Path, default=Path("models"), help="the model repository (default: models)")
     parser.set_defaults(run=run)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from training.checkpoint import Checkpoint
-    from training.fit import Listener
+    from training.listener import Listener
     from training.recipe import Recipe
 
 
@@ -30,7 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--restart", action="store_true", help="train anew although there is a checkpoint")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train (default: cpu)")
     parser.add_argument("--threads", type=_positive, default=1, help="CPU threads per operation (default: 1)")
-    parser.add_argument("--models", type=Path, default=Path("models"), help="the model repository (default: models)")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the MNIST files (default: data)")
     parser.add_argument("--output", type=Path, default=Path("runs"), help="folder of the checkpoints (default: runs)")
 
@@ -43,7 +42,6 @@ def run(arguments: argparse.Namespace) -> int:
     from training.errors import CheckpointRejected
     from training.fit import fit
     from training.recipe import find
-    from training.teacher import teacher_of
 
     recipe = find(arguments.architecture, arguments.recipe)
     if arguments.epochs:
@@ -55,7 +53,6 @@ def run(arguments: argparse.Namespace) -> int:
     resume = load(path) if arguments.resume else None
     data = mnist.load(arguments.data)
     start = _start(arguments, recipe)
-    teacher = teacher_of(recipe, arguments.models, arguments.threads)
     try:
         with joined(arguments.device) as group, _listener(group.rank) as listener:
             fit(
@@ -67,7 +64,6 @@ def run(arguments: argparse.Namespace) -> int:
                 save_to=path,
                 resume=resume,
                 listener=listener,
-                teacher=teacher,
                 start=start,
                 group=group,
             )
@@ -96,7 +92,7 @@ def _start(arguments: argparse.Namespace, recipe: "Recipe") -> "Checkpoint | Non
 def _listener(rank: int) -> AbstractContextManager["Listener"]:
     """Return the console for the first process of a run, and silence for the others."""
     from training.console import Console
-    from training.fit import Silence
+    from training.listener import Silence
 
     return nullcontext(Silence()) if rank else Console()
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-# In the order of versions; a network that is imitated would come before those that imitate it.
+# In the order of versions.
 PLAN = (
     ("mnist-mlp", "seed", (1,)),
     ("mnist-cnn", "seed", (1,)),
@@ -50,7 +50,7 @@ def _make(arguments: argparse.Namespace, architecture: str, recipe: str, seeds: 
     from training.recipe import find
 
     paths = [path_of(arguments.output, find(architecture, recipe), seed) for seed in seeds]
-    folders = ["--models", str(arguments.models), "--data", str(arguments.data), "--output", str(arguments.output)]
+    folders = ["--data", str(arguments.data), "--output", str(arguments.output)]
     lines = [
         ["train", architecture, "--recipe", recipe, "--seed", str(seed), *folders, *(["--resume"] * path.exists())]
         for seed, path in zip(seeds, paths, strict=True)
@@ -59,7 +59,7 @@ def _make(arguments: argparse.Namespace, architecture: str, recipe: str, seeds: 
         codes = list(pool.map(_command, lines))
     if any(codes):
         return next(filter(None, codes))
-    return _command(["publish", str(best_of(paths)), *folders[:4]])
+    return _command(["publish", str(best_of(paths)), "--models", str(arguments.models), *folders[:2]])
 
 
 def best_of(paths: Sequence[Path]) -> Path:

@@ -4,14 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.errors import ModelNotFound
 from training import mnist, recipe
 from training.__main__ import main
 from training.checkpoint import load
 from training.mnist import Mnist
-from training.teacher import teacher_of
 
-MODELS = Path(__file__).parents[2] / "models"
 SEED = recipe.find("mnist-cnn", "seed")
 SECOND_HALF = replace(SEED, name="second", begins_with="seed", epochs=1)
 
@@ -21,21 +18,6 @@ def small_recipes(small_mnist: Mnist, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let commands read the small data set and know two short recipes, one of which begins with the other."""
     monkeypatch.setattr(mnist, "load", lambda _: small_mnist)
     monkeypatch.setattr(recipe, "RECIPES", (replace(SEED, epochs=2), SECOND_HALF))
-
-
-def test_a_recipe_without_a_teacher_has_none(tmp_path: Path) -> None:
-    assert teacher_of(SEED, tmp_path, 1) is None
-
-
-def test_a_teacher_is_the_newest_published_version() -> None:
-    taught = teacher_of(replace(SEED, teacher="mnist-cnn"), MODELS, 1)
-    assert taught is not None
-    assert taught(np.zeros((3, 28, 28), np.uint8)).shape == (3, 10)
-
-
-def test_a_teacher_that_was_never_published_is_missed(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFound, match="no model 'mnist-resnet'"):
-        teacher_of(replace(SEED, teacher="mnist-resnet"), tmp_path, 1)
 
 
 @pytest.mark.usefixtures("small_recipes")
