@@ -15,7 +15,7 @@ from serving.preprocess import Prepared, prepare
 logger = logging.getLogger(__name__)
 
 # Deflate makes at most 1032 bytes of one, so this cannot hold more than a megapixel; a 28x28 PNG has 250 to 500
-# bytes and takes less than the way to a thread and back. Measured here, see the comment on HOP_S in serving.warm_up.
+# bytes and takes 50 us (benchmarks/preprocessing.py), which is not worth the way to a thread: see serving.warm_up.
 SMALL_BYTES = 1024
 
 # About thirty pictures of 28x28, 5 ms of work, or one photo.
