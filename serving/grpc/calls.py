@@ -12,8 +12,9 @@ from typing import Any, TypeAlias
 from uuid import uuid4
 
 import grpc
+from google.protobuf.message import DecodeError
 
-from serving.errors import ModelNotFound, NotReady, QueueFull, ServingError
+from serving.errors import InvalidInput, ModelNotFound, NotReady, QueueFull, ServingError
 from serving.logs import REQUEST_ID, request_id
 from serving.metrics import UNKNOWN, Metrics
 from serving.status import grpc_status, reason
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 Context: TypeAlias = grpc.aio.ServicerContext
 Method = Callable[[Any, "Call"], Awaitable[Any]]
+Read = Callable[[bytes], Any]
 
 
 class Call:
@@ -78,18 +80,20 @@ class Metered:
 
     Args:
         name: of the method.
+        read: makes a message of bytes; left to gRPC, what is none would be UNKNOWN, uncounted, and fill the log.
         method: answers.
         metrics: told of every call.
         access_log: whether to log one line for each call.
         gate: lets calls in.
     """
 
-    def __init__(self, name: str, method: Method, metrics: Metrics, access_log: bool, gate: Gate):
-        self._name, self._method, self._metrics, self._access_log = name, method, metrics, access_log
+    def __init__(self, name: str, read: Read, method: Method, metrics: Metrics, access_log: bool, gate: Gate):
+        self._name, self._read, self._method = name, read, method
+        self._metrics, self._access_log = metrics, access_log
         self._gate = gate
         self._in_progress = metrics.in_progress.labels("grpc")
 
-    async def run(self, request: Any, context: Context) -> Any:
+    async def run(self, request: bytes, context: Context) -> Any:
         """Answer one call."""
         call = Call(context)
         context.set_trailing_metadata((("x-request-id", call.id),))
@@ -99,7 +103,7 @@ class Metered:
         status = "OK"
         try:
             with self._gate:
-                return await self._method(request, call)
+                return await self._method(self._parse(request), call)
         except ServingError as error:
             status = grpc_status(error)
             await self._refuse(error, status, call)
@@ -115,6 +119,12 @@ class Metered:
             self._in_progress.dec()
             self._note(call, status, time.perf_counter() - started)
             request_id.reset(token)
+
+    def _parse(self, request: bytes) -> Any:
+        try:
+            return self._read(request)
+        except DecodeError as error:
+            raise InvalidInput(f"{len(request)} bytes that are no message of {self._name}") from error
 
     async def _refuse(self, error: ServingError, status: str, call: Call) -> None:
         if isinstance(error, ModelNotFound):

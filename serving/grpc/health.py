@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Collection
 from typing import TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
 from serving.catalogue import Catalogue
@@ -18,6 +19,14 @@ Request: TypeAlias = health_pb2.HealthCheckRequest
 Response: TypeAlias = health_pb2.HealthCheckResponse
 
 NAME = "grpc.health.v1.Health"
+
+
+def _read(data: bytes) -> Request:
+    """Return the message; what is none asks for a service that is not here, since gRPC would log a traceback."""
+    try:
+        return Request.FromString(data)
+    except DecodeError:
+        return Request(service="(no message)")
 
 
 class Health:
@@ -36,7 +45,7 @@ class Health:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return what a gRPC server needs."""
-        read, write = Request.FromString, Response.SerializeToString
+        read, write = _read, Response.SerializeToString
         handlers = {
             "Check": grpc.unary_unary_rpc_method_handler(self.check, read, write),
             "Watch": grpc.unary_stream_rpc_method_handler(self.watch, read, write),

@@ -50,9 +50,9 @@ class InferenceService:
         handlers = {}
         for name, method in self._methods().items():
             types = described.methods_by_name[name]
+            read = GetMessageClass(types.input_type).FromString
             handlers[name] = grpc.unary_unary_rpc_method_handler(
-                Metered(name, method, metrics, self._settings.access_log, gate).run,
-                request_deserializer=GetMessageClass(types.input_type).FromString,
+                Metered(name, read, method, metrics, self._settings.access_log, gate).run,
                 response_serializer=GetMessageClass(types.output_type).SerializeToString,
             )
         return grpc.method_handlers_generic_handler(NAME, handlers)

@@ -47,14 +47,23 @@ class Operation:
 
 MODEL = ("model", "name of a model; by default the default model", "")
 VERSION = ("version", "version of the model; by default the largest", "")
-PICTURE_ERRORS = {
+ERRORS = {
     400: "The request is malformed.",
     404: "No such model or version.",
-    413: "The body or the picture is over a limit.",
-    422: "The picture cannot be read.",
+    408: "The body came too slowly.",
+    413: "The body, a picture or the batch is over a limit.",
+    415: "The body is of a kind, or packed in a way, that is not read.",
+    422: "The picture cannot be read, or the file of the layers is not what was published.",
     429: "Too much is waiting; try again after Retry-After seconds.",
+    501: "Not offered: a part of the protocol, explanations that are switched off, layers that were not published.",
+    503: "Not ready, or stopping.",
+    504: "Not answered in time.",
 }
 PICTURE_TYPES = ("application/octet-stream", "image/png", "image/jpeg", "multipart/form-data")
+
+
+def _errors(*statuses: int) -> dict[int, str]:
+    return {status: ERRORS[status] for status in statuses}
 
 
 def operations(png_base64: str, pixels: list[int], model: str) -> list[Operation]:
@@ -78,7 +87,7 @@ def operations(png_base64: str, pixels: list[int], model: str) -> list[Operation
             (MODEL, VERSION, ("include", "`input` adds the 28x28 picture that the network saw", "input")),
             {"images": [png_base64]},
             PICTURE_TYPES,
-            PICTURE_ERRORS,
+            errors=_errors(400, 404, 408, 413, 415, 422, 429, 503, 504),
         ),
         Operation(
             "get",
@@ -87,7 +96,7 @@ def operations(png_base64: str, pixels: list[int], model: str) -> list[Operation
             "Describe the layers of a network, with its kernels",
             "Tensors are a shape and base64 of float32, little-endian. 501 where explanations are switched off.",
             (MODEL, VERSION),
-            errors={404: "No such model or version.", 501: "Switched off, or published without its layers."},
+            errors=_errors(400, 404, 422, 501, 503),
         ),
         Operation(
             "post",
@@ -99,7 +108,7 @@ def operations(png_base64: str, pixels: list[int], model: str) -> list[Operation
             (MODEL, VERSION, ("include", "`layers`, `occlusion`, or both with a comma between", "occlusion")),
             {"images": [png_base64]},
             PICTURE_TYPES,
-            {**PICTURE_ERRORS, 501: "Switched off, or published without its layers."},
+            errors=_errors(400, 404, 408, 413, 422, 429, 501, 503, 504),
         ),
         Operation("get", "/models", "Models", "List the models that are served"),
         Operation("get", "/v2", "Open Inference Protocol v2", "Describe the server"),
@@ -108,7 +117,7 @@ def operations(png_base64: str, pixels: list[int], model: str) -> list[Operation
             "/v2/models/{model}",
             "Open Inference Protocol v2",
             "Describe a model",
-            errors={404: "No such model."},
+            errors=_errors(404, 503),
             example_path=f"/v2/models/{model}",
         ),
         Operation(
@@ -119,12 +128,18 @@ def operations(png_base64: str, pixels: list[int], model: str) -> list[Operation
             "UINT8 pixels, 0 = paper, 255 = ink. Normalisation is part of the model. Tensors may also be sent raw, by "
             "the binary tensor data extension, and the same calls are there over gRPC.",
             body=infer,
-            errors={400: "The request is malformed.", 404: "No such model.", 429: PICTURE_ERRORS[429]},
+            errors=_errors(400, 404, 408, 413, 415, 429, 501, 503, 504),
             example_path=f"/v2/models/{model}/infer",
         ),
-        Operation("post", "/v2/repository/index", "Open Inference Protocol v2", "List every version and its state"),
+        Operation(
+            "post",
+            "/v2/repository/index",
+            "Open Inference Protocol v2",
+            "List every version and its state",
+            errors=_errors(400, 408, 413, 415),
+        ),
         Operation("get", "/livez", "Health", "Say that the process lives"),
-        Operation("get", "/readyz", "Health", "Say whether requests should be sent here", errors={503: "Not now."}),
+        Operation("get", "/readyz", "Health", "Say whether requests should be sent here", errors=_errors(503)),
     ]
 
 
@@ -167,11 +182,18 @@ class OpenApiEndpoint:
                 "description": "Reads handwritten digits. Every example here was answered by this instance.",
             },
             "paths": paths,
-            "components": {"schemas": {"Error": ERROR_SCHEMA}},
+            "components": {"schemas": {"Error": ERROR_SCHEMA, "Predictions": PREDICTIONS_SCHEMA}},
         }
 
 
 ERROR_SCHEMA = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+
+# Of /predict where nothing could be read: the error of each picture is in its place.
+PREDICTIONS_SCHEMA = {
+    "type": "object",
+    "required": ["model", "predictions"],
+    "properties": {"model": {"type": "object"}, "predictions": {"type": "array", "items": {"type": "object"}}},
+}
 
 
 def _version() -> str:
@@ -226,8 +248,10 @@ def _describe(operation: Operation, answer: tuple[int, Any]) -> Json:
     if operation.body is not None:
         described["requestBody"] = _request_body(operation)
     for code, text in operation.errors.items():
-        schema = {"schema": {"$ref": "#/components/schemas/Error"}}
-        described["responses"].setdefault(str(code), _response(text, schema))
+        names = ["Error", "Predictions"] if operation.path == "/predict" and code in (413, 422, 503) else ["Error"]
+        schemas = [{"$ref": f"#/components/schemas/{name}"} for name in names]
+        schema = {"anyOf": schemas} if len(schemas) > 1 else schemas[0]
+        described["responses"].setdefault(str(code), _response(text, {"schema": schema}))
     return described
 
 

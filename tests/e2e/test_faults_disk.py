@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -84,7 +85,7 @@ def test_a_disk_that_is_full_from_the_beginning_costs_the_metrics_alone(start: S
 
 @pytest.mark.fault
 def test_a_full_disk_under_the_log_stops_no_answer(start: Start):
-    server = start("sh", "-c", "exec python -m serving serve 2>/dev/full >/dev/full", MNIST_ACCESS_LOG="true")
+    server = start("sh", "-c", f"exec {sys.executable} -m serving serve >/dev/full 2>&1", MNIST_ACCESS_LOG="true")
     server.wait_ready()
     assert all(is_right(server) for _ in range(20))
     server.signal()

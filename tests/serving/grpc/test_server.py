@@ -36,6 +36,18 @@ async def test_case_e17_an_unknown_service_is_not_found(channel: grpc.aio.Channe
     watch.cancel()
 
 
+@pytest.mark.parametrize(
+    ("name", "code"), [(f"/{INFERENCE}/ModelInfer", "INVALID_ARGUMENT"), ("/grpc.health.v1.Health/Check", "NOT_FOUND")]
+)
+async def test_bytes_that_are_no_message_are_refused_counted_and_not_logged(
+    worker: Worker, channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture, name: str, code: str
+):
+    assert (await code_of(channel.unary_unary(name)(b"\x0a")))[0] == code
+    assert "Traceback" not in caplog.text
+    counted = worker.metrics.registry.get_sample_value("mnist_rejected_total", {"reason": "invalid"})
+    assert counted == (1 if INFERENCE in name else None)
+
+
 async def test_every_watcher_is_told_of_a_change_though_another_leaves(worker: Worker, channel: grpc.aio.Channel):
     stub = health_pb2_grpc.HealthStub(channel)
     stays, leaves = stub.Watch(Request()), stub.Watch(Request())

@@ -117,7 +117,7 @@ async def test_a_deadline_that_passes_and_a_caller_who_leaves_free_the_call(
     assert (await code_of(method(channel, "ModelInfer")(request(), timeout=0.05)))[0] == "DEADLINE_EXCEEDED"
     remaining_s = await asyncio.wait_for(left.get(), 5)
     assert remaining_s is not None
-    assert 0 < remaining_s <= 0.05
+    assert 0 < remaining_s <= 0.052  # gRPC rounds up to milliseconds
     call = method(channel, "ModelInfer")(request())
     await asyncio.sleep(0.05)
     call.cancel()

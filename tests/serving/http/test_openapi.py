@@ -84,10 +84,13 @@ async def test_every_operation_is_a_route_of_the_app(worker: Worker, client: htt
 
 async def test_errors_are_described_by_their_schema(client: httpx.AsyncClient):
     document = (await client.get("/openapi.json")).json()
-    described = document["paths"]["/predict"]["post"]["responses"]["422"]["content"]["application/json"]["schema"]
-    assert described == {"$ref": "#/components/schemas/Error"}
+    described = document["paths"]["/predict"]["post"]["responses"]
+    error, predictions = ({"$ref": f"#/components/schemas/{name}"} for name in ("Error", "Predictions"))
+    assert described["400"]["content"]["application/json"]["schema"] == error
+    assert described["422"]["content"]["application/json"]["schema"] == {"anyOf": [error, predictions]}
     failed = await client.post("/predict", content=b"no picture at all")
     assert failed.status_code == 422
+    assert set(failed.json()) == set(document["components"]["schemas"]["Predictions"]["required"])
     broken = await client.post("/predict", content=b"")
     assert set(broken.json()) == set(document["components"]["schemas"]["Error"]["required"])
 
