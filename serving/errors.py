@@ -40,8 +40,8 @@ class NotReady(ServingError):
     """The model or the server is starting, draining or failed."""
 
 
-class QueueFull(ServingError):
-    """More images are waiting than the queue may hold.
+class TryLater(ServingError):
+    """There is too much to do now.
 
     Args:
         text: what to tell the caller.
@@ -51,6 +51,14 @@ class QueueFull(ServingError):
     def __init__(self, text: str, retry_after_s: float):
         super().__init__(text)
         self.retry_after_s = retry_after_s
+
+
+class QueueFull(TryLater):
+    """More is waiting than there is room for."""
+
+
+class TooManyRequests(TryLater):
+    """One caller has asked too often."""
 
 
 class DeadlineExceeded(ServingError):

@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from serving import logs
 from serving.errors import ConfigurationError, InvalidInput, ServingError
 from serving.http.checked import CheckedJson
+from serving.http.entrance import Entrance
 from serving.http.errors import error_response
 from serving.http.metering import Metering
 from serving.limits import Limits
@@ -77,7 +78,9 @@ class OwnRoutes:
 
     def __init__(self, app: ASGIApp, worker: Worker):
         self._bentoml, self._own = app, worker.app
-        checked = CheckedJson(app, worker.bodies, Limits.of(worker.settings), worker.metrics)
+        checked: ASGIApp = CheckedJson(app, worker.bodies, Limits.of(worker.settings), worker.metrics)
+        if worker.access.limited:
+            checked = Entrance(checked, worker.access, worker.metrics)
         self._metered = Metering(checked, worker.catalogue, worker.metrics, worker.settings.access_log)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

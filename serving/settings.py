@@ -20,6 +20,9 @@ PREFIX = "MNIST_"
 # The ports keep the names that platforms set; every other setting is MNIST_ and its name.
 UNPREFIXED = ("port", "v2_port", "grpc_port")
 
+# What a browser sends as Origin; https://html.spec.whatwg.org/multipage/browsers.html#ascii-serialisation-of-an-origin
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s,*]+")
+
 # What Kubernetes puts into each container for a Service whose name begins with "mnist", such as
 # MNIST_READER_SERVICE_HOST; https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
 KUBERNETES_LINK = re.compile(
@@ -51,6 +54,11 @@ class Settings(BaseModel):
     port: Port = setting(3000, "TCP port", "HTTP through BentoML: every route, and BentoML's own clients")
     v2_port: Port = setting(8000, "TCP port", "HTTP without BentoML's layers, the same routes; 0 = off")
     grpc_port: Port = setting(8001, "TCP port", "gRPC, Open Inference Protocol v2; 0 = off")
+    admin_port: Port = setting(
+        0, "TCP port", "HTTP for /metrics and /v2/repository, which are then on no other port; 0 = on all of them"
+    )
+    tls_cert: str = setting("", "file", "PEM certificate chain: TLS on every port, read again when it changes")
+    tls_key: str = setting("", "file", "PEM private key of MNIST_TLS_CERT")
     workers: int = setting(1, "processes", "worker processes behind the ports", ge=1, le=256)
     max_batch_size: int = setting(64, "images", "largest batch that runs at once; larger requests are split", ge=1)
     queue_size: int = setting(
@@ -97,8 +105,19 @@ class Settings(BaseModel):
         3_000_000, "values", "values of a JSON body, a list or an object as 16; 2048 images have 2.6 million", ge=1000
     )
     max_part_header_bytes: int = setting(4096, "bytes", "one header line of a part of a form", ge=256)
+    rate_limit: float = setting(
+        0.0, "1/s", "requests of one address to one worker, more are refused with 429; 0 = any number", ge=0
+    )
+    token: SecretStr = setting(
+        SecretStr(""), "text", "bearer token that callers need, except for health and the page; empty = none"
+    )
+    token_file: str = setting("", "file", "file of such tokens, one a line, read again when it changes")
     admin_token: SecretStr = setting(
         SecretStr(""), "text", "bearer token that allows to load and unload models; empty = nobody may"
+    )
+    admin_token_file: str = setting("", "file", "file of such tokens, one a line, read again when it changes")
+    cors_origins: str = setting(
+        "", "origins", "web pages of elsewhere that may call, such as https://a.example, commas between"
     )
     explain: bool = setting(True, "true, false", "answer /explain, which shows the inside of the networks")
     drift_window: int = setting(1000, "images", "latest images whose digits and ink are compared with training", ge=100)
@@ -107,6 +126,14 @@ class Settings(BaseModel):
     )
     log_format: Literal["json", "console"] = setting("console", "json, console", "one JSON object or one text per line")
     access_log: bool = setting(False, "true, false", "log one line for each request")
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _must_be_origins(cls, origins: str) -> str:
+        for origin in filter(None, (each.strip() for each in origins.split(","))):
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no origin; expected one like https://page.example")
+        return origins
 
     @field_validator("host")
     @classmethod
@@ -126,10 +153,23 @@ class Settings(BaseModel):
                 f"MNIST_MAX_BODY_BYTES={self.max_body_bytes}: expected at most MNIST_MAX_PENDING_BYTES="
                 f"{self.max_pending_bytes}"
             )
-        ports = [port for port in (self.port, self.v2_port, self.grpc_port) if port]
+        ports = [port for port in (self.port, self.v2_port, self.grpc_port, self.admin_port) if port]
         if len(set(ports)) < len(ports):
-            raise ValueError("PORT, V2_PORT, GRPC_PORT: expected three different ports")
+            raise ValueError("PORT, V2_PORT, GRPC_PORT, MNIST_ADMIN_PORT: expected different ports")
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ValueError("MNIST_TLS_CERT, MNIST_TLS_KEY: expected both or none")
+        for name, token, file in (
+            ("TOKEN", self.token, self.token_file),
+            ("ADMIN_TOKEN", self.admin_token, self.admin_token_file),
+        ):
+            if token.get_secret_value() and file:
+                raise ValueError(f"MNIST_{name}, MNIST_{name}_FILE: expected one of them")
         return self
+
+    @property
+    def allowed_origins(self) -> list[str]:
+        """The origins of `cors_origins`."""
+        return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
 
     @property
     def max_delay_s(self) -> float:
@@ -180,7 +220,8 @@ def _explain(error: ValidationError) -> str:
     if not first["loc"]:
         return message
     field = str(first["loc"][0])
-    value = "(hidden)" if field == "admin_token" else repr(first["input"])
+    secret = isinstance(Settings.model_fields[field].default, SecretStr)
+    value = "(hidden)" if secret else repr(first["input"])
     return f"{variable(field)}={value}: {message[0].lower()}{message[1:]}; it is: {_meaning(field)}"
 
 
@@ -198,7 +239,7 @@ def unit_of(info: FieldInfo) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, SecretStr):
         return "(set)" if value.get_secret_value() else "(empty)"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return (str(value).lower() if isinstance(value, bool) else str(value)) or "(empty)"
 
 
 def rows(settings: Settings) -> Iterator[tuple[str, str, str, str, str]]:

@@ -18,7 +18,8 @@ def check_start(settings: Settings) -> None:
         ConfigurationError: says what is wrong and what was expected.
     """
     check_installation()
-    for name, port in (("V2_PORT", settings.v2_port), ("GRPC_PORT", settings.grpc_port)):
+    ports = {"V2_PORT": settings.v2_port, "GRPC_PORT": settings.grpc_port, "MNIST_ADMIN_PORT": settings.admin_port}
+    for name, port in ports.items():
         if port:
             check_port(name, settings.host, port)
     if settings.device == "cuda":

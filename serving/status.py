@@ -16,6 +16,7 @@ _TABLE: tuple[tuple[type[Exception], int, str, str], ...] = (
     (errors.Unauthorized, 401, "UNAUTHENTICATED", "unauthorized"),
     (errors.NotReady, 503, "UNAVAILABLE", "not_ready"),
     (errors.QueueFull, 429, "RESOURCE_EXHAUSTED", "queue_full"),
+    (errors.TooManyRequests, 429, "RESOURCE_EXHAUSTED", "rate_limit"),
     (errors.DeadlineExceeded, 504, "DEADLINE_EXCEEDED", "deadline"),
     (errors.ModelRejected, 422, "FAILED_PRECONDITION", "model_rejected"),
 )

@@ -20,8 +20,10 @@ from types import FrameType
 
 import uvicorn
 from prometheus_client import CollectorRegistry
+from starlette.types import ASGIApp
 
 from serving import repository
+from serving.access import Access
 from serving.batching import MicroBatcher
 from serving.catalogue import Catalogue
 from serving.drift import Drift
@@ -29,7 +31,7 @@ from serving.ending import everyone_ends
 from serving.grpc.server import GrpcServer
 from serving.grpc.service import InferenceService
 from serving.heartbeat import Heartbeat
-from serving.http.app import create_app
+from serving.http.app import create_admin_app, create_app
 from serving.http.bodies import BodyReader
 from serving.http.closing import settle
 from serving.http.connections import Guard
@@ -44,6 +46,7 @@ from serving.protocol.inference import Inference
 from serving.protocol.statistics import Statistics
 from serving.runtime import available_threads
 from serving.settings import Settings
+from serving.tls import Certificate
 from serving.tracing import traced
 from serving.warm_up import warm_up
 
@@ -85,9 +88,9 @@ class Worker:
         self.inference = Inference(self.preparer.prepare, settings.request_timeout_s)
         self.statistics = Statistics(self.catalogue, self.metrics)
         self.bodies = BodyReader(settings)
-        v2 = V2Endpoints(self.catalogue, self.inference, self.statistics, self.bodies, settings)
-        app = create_app(self.catalogue, self.preparer, self.bodies, settings, self.metrics, v2.routes())
-        self.app = traced(app, os.environ)
+        self.access = Access(settings)
+        self._certificate = Certificate(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
+        self.app, self.admin_app = self._make_apps()
         self._listeners = self._make_listeners()
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping: asyncio.Task[None] | None = None
@@ -114,16 +117,31 @@ class Worker:
         )
         return Predictor(model, batcher, metrics, Drift(model.manifest.reference, settings.drift_window))
 
+    def _make_apps(self) -> tuple[ASGIApp, ASGIApp | None]:
+        """Return the app of every port, and that of the administrators' port if there is one."""
+        settings, metrics = self.settings, self.metrics
+        v2 = V2Endpoints(self.catalogue, self.inference, self.statistics, self.bodies, self.access, settings)
+        admin_app, routes = None, v2.routes()
+        if settings.admin_port:
+            admin_app = create_admin_app(self.catalogue, self.access, settings, metrics, v2.management())
+        else:
+            routes += v2.management()
+        app = create_app(self.catalogue, self.preparer, self.bodies, self.access, settings, metrics, routes)
+        return traced(app, os.environ), admin_app
+
     def _make_listeners(self) -> list[Listener | GrpcServer]:
         settings = self.settings
         listeners: list[Listener | GrpcServer] = []
-        if settings.v2_port:
-            guard = Guard(settings, self.metrics)
-            listeners.append(Listener(self.app, settings.host, settings.v2_port, settings.stop_s, guard))
+        for port, app in ((settings.v2_port, self.app), (settings.admin_port, self.admin_app)):
+            if port and app:
+                listeners.append(Listener(app, settings.host, port, settings.stop_s, self._guard()))
         if settings.grpc_port:
-            service = InferenceService(self.catalogue, self.inference, self.statistics, settings)
-            listeners.append(GrpcServer(service, self.catalogue, self.metrics, settings))
+            service = InferenceService(self.catalogue, self.inference, self.statistics, self.access, settings)
+            listeners.append(GrpcServer(service, self.catalogue, self.metrics, settings, self._certificate))
         return listeners
+
+    def _guard(self) -> Guard:
+        return Guard(self.settings, self.metrics, self._certificate.context if self._certificate else None)
 
     @property
     def hosted(self) -> bool:
@@ -164,6 +182,9 @@ class Worker:
                 self._measure()
             except OSError as error:  # such as no descriptor left; the next tick may have one
                 logger.warning("not measured: %s", error)
+            self.access.refresh()
+            if self._certificate:
+                self._certificate.refresh()
             if self.catalogue.started:
                 await self._reload(self.catalogue.follow)
             await asyncio.sleep(TICK_S)
@@ -195,7 +216,7 @@ class Worker:
         host = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
         self._host = host if isinstance(host, uvicorn.Server) else None
         if self._host:
-            Guard(self.settings, self.metrics).apply(self._host.config)
+            self._guard().apply(self._host.config)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._begin_stop, number, signal.getsignal(number))
         loop.add_signal_handler(signal.SIGHUP, self._begin_reload)

@@ -9,12 +9,13 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
+from urllib.parse import unquote
 from uuid import uuid4
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from serving.errors import InvalidInput, ModelNotFound, NotReady, QueueFull, ServingError
+from serving.errors import InvalidInput, ModelNotFound, NotReady, ServingError, TryLater
 from serving.logs import REQUEST_ID, request_id
 from serving.metrics import UNKNOWN, Metrics
 from serving.status import grpc_status, reason
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 Context: TypeAlias = grpc.aio.ServicerContext
 Method = Callable[[Any, "Call"], Awaitable[Any]]
 Read = Callable[[bytes], Any]
+Check = Callable[["Call"], None]
 
 
 class Call:
@@ -48,6 +50,16 @@ class Call:
             if key == name and isinstance(value, str):
                 return value
         return ""
+
+    @property
+    def address(self) -> str:
+        """The caller's IP address."""
+        return address_of(self.context.peer())
+
+
+def address_of(peer: str) -> str:
+    """Return the IP address in gRPC's name of a caller, such as ipv4:192.0.2.1:5000 or ipv6:%5B2001:db8::1%5D:5000."""
+    return unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")
 
 
 class Gate:
@@ -85,10 +97,20 @@ class Metered:
         metrics: told of every call.
         access_log: whether to log one line for each call.
         gate: lets calls in.
+        check: raises ServingError where the caller may not be answered, before anything is read; None for everybody.
     """
 
-    def __init__(self, name: str, read: Read, method: Method, metrics: Metrics, access_log: bool, gate: Gate):
-        self._name, self._read, self._method = name, read, method
+    def __init__(
+        self,
+        name: str,
+        read: Read,
+        method: Method,
+        metrics: Metrics,
+        access_log: bool,
+        gate: Gate,
+        check: Check | None,
+    ):
+        self._name, self._read, self._method, self._check = name, read, method, check
         self._metrics, self._access_log = metrics, access_log
         self._gate = gate
         self._in_progress = metrics.in_progress.labels("grpc")
@@ -103,6 +125,8 @@ class Metered:
         status = "OK"
         try:
             with self._gate:
+                if self._check:
+                    self._check(call)
                 return await self._method(self._parse(request), call)
         except ServingError as error:
             status = grpc_status(error)
@@ -131,7 +155,7 @@ class Metered:
             call.model = UNKNOWN
         self._metrics.rejected.labels(reason(error)).inc()
         trailing = [("x-request-id", call.id)]
-        if isinstance(error, QueueFull):
+        if isinstance(error, TryLater):
             trailing.append(("retry-after", str(math.ceil(error.retry_after_s))))
         await call.context.abort(grpc.StatusCode[status], str(error), tuple(trailing))
 

@@ -9,6 +9,7 @@ import os
 import socket
 import stat
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2
@@ -21,6 +22,7 @@ from serving.grpc.service import InferenceService
 from serving.grpc.stubs import inference_pb2
 from serving.metrics import Metrics
 from serving.settings import Settings
+from serving.tls import Certificate
 
 # How often a stopping server looks whether calls are still being answered, and what the last answers take to leave.
 LOOK_S = 0.02
@@ -41,9 +43,18 @@ class GrpcServer:
         catalogue: knows whether the models are ready.
         metrics: of the whole service.
         settings: address, limits, longest wait for running calls when it stops.
+        certificate: for encrypted connections, or None.
     """
 
-    def __init__(self, inference: InferenceService, catalogue: Catalogue, metrics: Metrics, settings: Settings):
+    def __init__(
+        self,
+        inference: InferenceService,
+        catalogue: Catalogue,
+        metrics: Metrics,
+        settings: Settings,
+        certificate: Certificate | None = None,
+    ):
+        self._certificate = certificate
         self._inference, self._catalogue, self._metrics = inference, catalogue, metrics
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         self._port = settings.grpc_port
@@ -65,9 +76,13 @@ class GrpcServer:
         self._health = health.Health(self._catalogue, [service.NAME])
         handlers = (self._inference.handler(self._metrics, self._gate), self._health.handler())
         self._server.add_generic_rpc_handlers(handlers)
-        _reflect(self._server)
+        if not self._inference.access.restricted:
+            _reflect(self._server)
         try:
-            self._server.add_insecure_port(self._address)
+            if self._certificate:
+                self._server.add_secure_port(self._address, _credentials(self._certificate))
+            else:
+                self._server.add_insecure_port(self._address)
         except RuntimeError as error:
             raise OSError(f"gRPC cannot listen on {self._address}") from error
         await self._server.start()
@@ -87,6 +102,15 @@ class GrpcServer:
         # What has just arrived gRPC would cancel. A connection that closes tells its caller to go to another instance.
         close_connections(self._port)
         await self._server.stop(None)
+
+
+def _credentials(certificate: Certificate) -> grpc.ServerCredentials:
+    """Return credentials that ask at each handshake for the certificate that is then in force."""
+
+    def latest() -> Any:
+        return grpc.ssl_server_certificate_configuration([certificate.pem])
+
+    return grpc.dynamic_ssl_server_credentials(latest(), latest)
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:

@@ -10,20 +10,23 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from serving.access import Access
 from serving.catalogue import Catalogue
 from serving.errors import NotReady
-from serving.grpc.calls import Call, Gate, Metered, Method
+from serving.grpc.calls import Call, Check, Gate, Metered, Method
 from serving.grpc.messages import read_request, write_response
 from serving.grpc.stubs import inference_pb2 as pb
 from serving.metrics import Metrics
 from serving.predictor import Predictor
 from serving.protocol import descriptions
-from serving.protocol.admission import Admission
 from serving.protocol.inference import Inference
 from serving.protocol.statistics import Statistics
 from serving.settings import Settings
 
 NAME = "inference.GRPCInferenceService"
+
+# The protocol's own questions after health, which need no token.
+OPEN = {"ServerLive", "ServerReady"}
 
 M = TypeVar("M", bound=Message)
 
@@ -35,14 +38,23 @@ class InferenceService:
         catalogue: the models.
         inference: runs requests.
         statistics: counts of what ran.
-        settings: what the models' configuration is made of, and the token without which none is loaded or unloaded.
+        access: knows who may ask, and who may load and unload models.
+        settings: what the models' configuration is made of, and whether the repository has a port of its own.
     """
 
-    def __init__(self, catalogue: Catalogue, inference: Inference, statistics: Statistics, settings: Settings):
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        inference: Inference,
+        statistics: Statistics,
+        access: Access,
+        settings: Settings,
+    ):
         self._catalogue, self._inference, self._statistics = catalogue, inference, statistics
         self._settings = settings
-        self._admission = Admission(settings.admin_token.get_secret_value())
-        self._server = descriptions.server_metadata(may_load=self._admission.offered)
+        self.access = access
+        self._may_load = access.administered and not settings.admin_port
+        self._server = descriptions.server_metadata(may_load=self._may_load)
 
     def handler(self, metrics: Metrics, gate: Gate) -> grpc.GenericRpcHandler:
         """Return what a gRPC server needs; to a call that is not there it answers UNIMPLEMENTED."""
@@ -52,10 +64,16 @@ class InferenceService:
             types = described.methods_by_name[name]
             read = GetMessageClass(types.input_type).FromString
             handlers[name] = grpc.unary_unary_rpc_method_handler(
-                Metered(name, read, method, metrics, self._settings.access_log, gate).run,
+                Metered(name, read, method, metrics, self._settings.access_log, gate, self._check_of(name)).run,
                 response_serializer=GetMessageClass(types.output_type).SerializeToString,
             )
         return grpc.method_handlers_generic_handler(NAME, handlers)
+
+    def _check_of(self, name: str) -> Check | None:
+        """Return what looks who calls a method, where that matters."""
+        if name in OPEN or not self.access.limited:
+            return None
+        return lambda call: self.access.check_caller(call.metadata("authorization"), call.address)
 
     def _methods(self) -> dict[str, Method]:
         """Return the calls that are offered; those that change what is served only if there is a token."""
@@ -70,7 +88,9 @@ class InferenceService:
             "ModelStatistics": self.model_statistics,
             "RepositoryIndex": self.index,
         }
-        if self._admission.offered:
+        if self._settings.admin_port:
+            del methods["RepositoryIndex"]
+        if self._may_load:
             methods |= {"RepositoryModelLoad": self.load, "RepositoryModelUnload": self.unload}
         return methods
 
@@ -131,14 +151,14 @@ class InferenceService:
 
     async def load(self, request: pb.RepositoryModelLoadRequest, call: Call) -> pb.RepositoryModelLoadResponse:
         """Load what is new of a model, once it has passed its checks."""
-        self._admission.check(call.metadata("authorization"))
+        self.access.check_administrator(call.metadata("authorization"))
         descriptions.refuse_overrides({"parameters": request.parameters})
         await self._catalogue.load(request.model_name)
         return pb.RepositoryModelLoadResponse()
 
     async def unload(self, request: pb.RepositoryModelUnloadRequest, call: Call) -> pb.RepositoryModelUnloadResponse:
         """Serve a model no longer."""
-        self._admission.check(call.metadata("authorization"))
+        self.access.check_administrator(call.metadata("authorization"))
         await self._catalogue.unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
 

@@ -4,13 +4,17 @@ Must not know: listeners, BentoML.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute
 
+from serving.access import Access
 from serving.catalogue import Catalogue
 from serving.http.bodies import BodyReader
+from serving.http.entrance import Entrance
 from serving.http.errors import ErrorHandlers
 from serving.http.explain import ExplainEndpoint
 from serving.http.health import HealthEndpoints
@@ -22,11 +26,19 @@ from serving.metrics import Metrics
 from serving.preparing import Preparer
 from serving.settings import Settings
 
+# What a page of elsewhere may send and read; no cookies, which are not used.
+CORS: dict[str, Any] = {
+    "allow_methods": ["GET", "POST"],
+    "allow_headers": ["authorization", "content-type", "inference-header-content-length", "x-request-id"],
+    "expose_headers": ["inference-header-content-length", "retry-after", "x-request-id"],
+}
+
 
 def create_app(
     catalogue: Catalogue,
     preparer: Preparer,
     bodies: BodyReader,
+    access: Access,
     settings: Settings,
     metrics: Metrics,
     more_routes: Sequence[BaseRoute] = (),
@@ -37,6 +49,7 @@ def create_app(
         catalogue: the models.
         preparer: prepares pictures.
         bodies: reads what is sent.
+        access: knows who may ask.
         settings: limits and switches.
         metrics: of the whole service.
         more_routes: of other protocols; they may raise ServingError, and say in `scope["model"]` which model answers.
@@ -45,12 +58,31 @@ def create_app(
     health = HealthEndpoints(catalogue, metrics)
     explain = ExplainEndpoint(catalogue, preparer, bodies, settings)
     page = PageEndpoints(catalogue, settings)
-    app = Starlette(
-        routes=[*predict.routes(), *more_routes, *health.routes(), *explain.routes(), *page.routes()],
-        middleware=[Middleware(Metering, catalogue=catalogue, metrics=metrics, access_log=settings.access_log)],
-        exception_handlers=ErrorHandlers(metrics).table(),
-    )
+    routes = [*predict.routes(), *more_routes, *health.routes(), *explain.routes(), *page.routes()]
+    if not settings.admin_port:
+        routes += health.management()
+    app = _make(routes, catalogue, access, settings, metrics)
     app.router.routes += OpenApiEndpoint(catalogue, app.router).routes()
+    return app
+
+
+def create_admin_app(
+    catalogue: Catalogue, access: Access, settings: Settings, metrics: Metrics, more_routes: Sequence[BaseRoute]
+) -> Starlette:
+    """Return the app of the administrators' port: health, metrics and the further routes."""
+    health = HealthEndpoints(catalogue, metrics)
+    return _make([*health.routes(), *health.management(), *more_routes], catalogue, access, settings, metrics)
+
+
+def _make(
+    routes: Sequence[BaseRoute], catalogue: Catalogue, access: Access, settings: Settings, metrics: Metrics
+) -> Starlette:
+    middleware = [Middleware(Metering, catalogue=catalogue, metrics=metrics, access_log=settings.access_log)]
+    if settings.allowed_origins:
+        middleware.append(Middleware(CORSMiddleware, allow_origins=settings.allowed_origins, **CORS))
+    if access.limited:
+        middleware.append(Middleware(Entrance, access=access, metrics=metrics))
+    app = Starlette(routes=routes, middleware=middleware, exception_handlers=ErrorHandlers(metrics).table())
     # A path with a slash too many is not found, as the protocol's clients expect; a redirect would lose their body.
     app.router.redirect_slashes = False
     return app

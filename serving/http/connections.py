@@ -4,6 +4,7 @@ Must not know: what a request asks for.
 """
 
 import asyncio
+import ssl
 from functools import partial
 from typing import Any
 
@@ -48,9 +49,11 @@ class Guard:
     Args:
         settings: the limits.
         metrics: told of every refusal.
+        tls: for encrypted connections, or None.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics):
+    def __init__(self, settings: Settings, metrics: Metrics, tls: ssl.SSLContext | None = None):
+        self._tls = tls
         self.max_connections, self.max_head_bytes = settings.max_connections, settings.max_head_bytes
         self._head_timeout_s, self._stall_timeout_s = settings.head_timeout_s, settings.body_timeout_s
         self._metrics = metrics
@@ -66,6 +69,7 @@ class Guard:
         """Make a server, which has not yet begun to listen, use this guard."""
         config.http_protocol_class = partial(GuardedProtocol, self)  # type: ignore[assignment]
         config.ws_protocol_class = None
+        config.ssl = self._tls
         config.timeout_keep_alive = KEEP_ALIVE_S
         config.encoded_headers = [*config.encoded_headers, *SECURITY_HEADERS]
 

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serving.errors import ModelNotFound, QueueFull, ServingError
+from serving.errors import ModelNotFound, ServingError, TryLater, Unauthorized
 from serving.metrics import UNKNOWN, Metrics
 from serving.status import http_status, reason
 
@@ -43,8 +43,10 @@ def error_response(error: Exception) -> Response:
     if isinstance(error, CutOff):
         headers["connection"] = "close"
         error = error.error
-    if isinstance(error, QueueFull):
+    if isinstance(error, TryLater):
         headers["retry-after"] = str(math.ceil(error.retry_after_s))
+    if isinstance(error, Unauthorized):
+        headers["www-authenticate"] = "Bearer"
     if isinstance(error, BodyTimeout):
         return json_response({"error": str(error)}, 408, headers)
     return json_response({"error": str(error)}, http_status(error), headers)

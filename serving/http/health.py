@@ -26,13 +26,16 @@ class HealthEndpoints:
         self._catalogue, self._metrics = catalogue, metrics
 
     def routes(self) -> list[Route]:
-        """Return the routes; /healthz is another name of /livez."""
+        """Return the routes of health; /healthz is another name of /livez."""
         return [
             Route("/livez", self.live, methods=["GET"]),
             Route("/healthz", self.live, methods=["GET"]),
             Route("/readyz", self.ready, methods=["GET"]),
-            Route("/metrics", self.show_metrics, methods=["GET"]),
         ]
+
+    def management(self) -> list[Route]:
+        """Return the route of the metrics."""
+        return [Route("/metrics", self.show_metrics, methods=["GET"])]
 
     async def live(self, _: Request) -> Response:
         """Answer 200 as long as the event loop turns."""

@@ -171,7 +171,10 @@ class OpenApiEndpoint:
         image = next((digit for digit in golden if digit.label == EXAMPLE_LABEL), golden[0]).image()
         png = base64.b64encode(cv2.imencode(".png", image)[1].tobytes()).decode("ascii")
         paths: dict[str, Json] = {}
+        offered = {getattr(route, "path", "") for route in getattr(self._routes, "routes", ())}
         for operation in operations(png, image.ravel().tolist(), predictor.name):
+            if operation.path not in offered:
+                continue
             answer = await _ask(self._routes, operation)
             paths.setdefault(operation.path, {})[operation.method] = _describe(operation, answer)
         return {

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from serving.access import Access
 from serving.catalogue import Catalogue
 from serving.errors import InvalidInput, NotReady, UnsupportedMediaType
 from serving.http.bodies import BodyReader, take_apart
@@ -19,7 +20,6 @@ from serving.http.v2_messages import JSON, JSON_BYTES, OCTETS, read_request, wri
 from serving.limits import Limits
 from serving.predictor import Predictor
 from serving.protocol import descriptions
-from serving.protocol.admission import Admission
 from serving.protocol.inference import Inference
 from serving.protocol.statistics import Statistics
 from serving.settings import Settings
@@ -36,7 +36,8 @@ class V2Endpoints:
         inference: runs requests.
         statistics: counts of what ran.
         bodies: reads what is sent.
-        settings: limits, and the token without which no model is loaded or unloaded.
+        access: knows who may load and unload models.
+        settings: limits, and whether the repository has a port of its own.
     """
 
     def __init__(
@@ -45,16 +46,16 @@ class V2Endpoints:
         inference: Inference,
         statistics: Statistics,
         bodies: BodyReader,
+        access: Access,
         settings: Settings,
     ):
         self._catalogue, self._inference, self._statistics = catalogue, inference, statistics
-        self._bodies = bodies
+        self._bodies, self._access = bodies, access
         self._settings, self._limits = settings, Limits.of(settings)
-        self._admission = Admission(settings.admin_token.get_secret_value())
-        self._server = descriptions.server_metadata(may_load=self._admission.offered)
+        self._server = descriptions.server_metadata(may_load=access.administered and not settings.admin_port)
 
     def routes(self) -> list[Route]:
-        """Return the routes, the busiest first; those that change what is served only if there is a token."""
+        """Return the routes, the busiest first, without those of the repository."""
         model, version = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
         routes = [Route(f"{place}/infer", self.infer, methods=["POST"]) for place in (model, version)]
         routes += [
@@ -62,7 +63,6 @@ class V2Endpoints:
             Route("/v2/health/ready", self.ready, methods=["GET"]),
             Route("/v2", self.server_metadata, methods=["GET"]),
             Route("/v2/models/stats", self.all_statistics, methods=["GET"]),
-            Route("/v2/repository/index", self.index, methods=["POST"]),
         ]
         for place in (model, version):
             routes += [
@@ -71,7 +71,12 @@ class V2Endpoints:
                 Route(f"{place}/config", self.model_config, methods=["GET"]),
                 Route(f"{place}/stats", self.model_statistics, methods=["GET"]),
             ]
-        if self._admission.offered:
+        return routes
+
+    def management(self) -> list[Route]:
+        """Return the routes of the repository; those that change what is served only if there is a token."""
+        routes = [Route("/v2/repository/index", self.index, methods=["POST"])]
+        if self._access.administered:
             place = "/v2/repository/models/{model}"
             routes.append(Route(f"{place}/load", self.load, methods=["POST"]))
             routes.append(Route(f"{place}/unload", self.unload, methods=["POST"]))
@@ -154,14 +159,14 @@ class V2Endpoints:
 
     async def load(self, request: Request) -> Response:
         """Load what is new of a model, once it has passed its checks."""
-        self._admission.check(request.headers.get("authorization", ""))
+        self._access.check_administrator(request.headers.get("authorization", ""))
         descriptions.refuse_overrides(await self._read_options(request))
         await self._catalogue.load(request.path_params["model"])
         return Response(status_code=200)
 
     async def unload(self, request: Request) -> Response:
         """Serve a model no longer."""
-        self._admission.check(request.headers.get("authorization", ""))
+        self._access.check_administrator(request.headers.get("authorization", ""))
         await self._read_options(request)
         await self._catalogue.unload(request.path_params["model"])
         return Response(status_code=200)

@@ -31,6 +31,11 @@ def test_a_full_queue_is_429():
     assert (http_status(full), grpc_status(full), reason(full)) == (429, "RESOURCE_EXHAUSTED", "queue_full")
 
 
+def test_too_many_requests_are_429():
+    error = errors.TooManyRequests("too many", 1.0)
+    assert (http_status(error), grpc_status(error), reason(error)) == (429, "RESOURCE_EXHAUSTED", "rate_limit")
+
+
 def test_what_is_not_in_the_table_is_an_internal_error():
     for error in (ValueError("x"), errors.ServingError("x")):
         assert (http_status(error), grpc_status(error), reason(error)) == (500, "INTERNAL", "internal")
@@ -38,7 +43,8 @@ def test_what_is_not_in_the_table_is_an_internal_error():
 
 def test_each_error_of_a_caller_has_a_reason_of_its_own():
     kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)]
-    made = [kind.__new__(kind) for kind in kinds if kind not in (errors.ServingError, errors.ConfigurationError)]
+    others = (errors.ServingError, errors.TryLater, errors.ConfigurationError)
+    made = [kind.__new__(kind) for kind in kinds if kind not in others]
     reasons = [reason(error) for error in made]
     assert len(set(reasons)) == len(reasons)
     assert "internal" not in reasons

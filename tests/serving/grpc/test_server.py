@@ -107,20 +107,20 @@ async def test_what_runs_is_finished_before_the_stop_and_what_comes_is_refused(
 
 
 async def test_a_server_that_was_not_started_is_stopped_all_the_same(worker: Worker):
-    service = InferenceService(worker.catalogue, worker.inference, worker.statistics, worker.settings)
+    service = InferenceService(worker.catalogue, worker.inference, worker.statistics, worker.access, worker.settings)
     await GrpcServer(service, worker.catalogue, worker.metrics, worker.settings).stop()
 
 
 async def test_an_address_that_is_not_ours_is_an_error(worker: Worker):
     settings = worker.settings.model_copy(update={"host": "192.0.2.1"})
-    service = InferenceService(worker.catalogue, worker.inference, worker.statistics, settings)
+    service = InferenceService(worker.catalogue, worker.inference, worker.statistics, worker.access, settings)
     with pytest.raises(OSError, match=r"gRPC cannot listen on 192\.0\.2\.1"):
         await GrpcServer(service, worker.catalogue, worker.metrics, settings).start()
 
 
 async def test_an_address_of_version_6_is_put_in_brackets(worker: Worker):
     settings = worker.settings.model_copy(update={"host": "::1"})
-    service = InferenceService(worker.catalogue, worker.inference, worker.statistics, settings)
+    service = InferenceService(worker.catalogue, worker.inference, worker.statistics, worker.access, settings)
     assert GrpcServer(service, worker.catalogue, worker.metrics, settings)._address.startswith("[::1]:")
 
 

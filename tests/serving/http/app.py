@@ -11,6 +11,7 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 from starlette.routing import Route
 
+from serving.access import Access
 from serving.batching import MicroBatcher
 from serving.catalogue import Catalogue
 from serving.drift import Drift
@@ -48,9 +49,8 @@ class App:
         self.metrics = Metrics(self.registry)
         self.catalogue = Catalogue(Repository(root), self._make, "tiny", self.metrics)
         self.preparer = Preparer(executor, self.settings.max_pixels, self.settings.queue_size)
-        self.asgi = create_app(
-            self.catalogue, self.preparer, BodyReader(self.settings), self.settings, self.metrics, routes
-        )
+        bodies, access = BodyReader(self.settings), Access(self.settings)
+        self.asgi = create_app(self.catalogue, self.preparer, bodies, access, self.settings, self.metrics, routes)
         transport = httpx.ASGITransport(self.asgi, raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://test")
 
