@@ -8,7 +8,7 @@ FROM ${BASE_IMAGE} AS build
 ARG RUNTIME=cpu
 ARG SCORING=no
 COPY requirements/ /requirements/
-# What never runs here goes: installers, the tests of others, sources and symbols of extensions (37 MB of the latter in
+# What never runs here goes: packages that nobody imports, installers, the tests of others, sources and symbols of extensions (37 MB of the latter in
 # three packages), and onnxruntime's library for C, 35 MB, which its Python extension contains once more. Bytecode stays,
 # since a read-only root cannot make it at the start.
 RUN set -eu; \
@@ -18,6 +18,7 @@ RUN set -eu; \
     locks="-r /requirements/serving-${RUNTIME}.txt"; \
     if [ "$SCORING" = yes ]; then locks="$locks -r /requirements/offline.txt"; fi; \
     /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --only-binary :all: $locks; \
+    /opt/venv/bin/pip uninstall --quiet --yes -r /requirements/left-out.in; \
     cd /opt/venv/lib/python3*/site-packages; \
     find . -type d \( -name tests -o -name test \) -prune -exec rm -rf {} +; \
     find . -type f \( -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.h' -o -name '*.c' \) -delete; \
