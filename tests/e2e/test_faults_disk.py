@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
 from serving.manifest import FILE_NAME, MODEL_FILE_NAME
 from tests.e2e.conftest import Start
 from tests.e2e.load import Load
-from tests.e2e.server import Server, wait_until
+from tests.e2e.server import ROOT, Server, wait_until
 
 Record = Callable[[str, object], None]
 PIXELS = {"pixels": [1] + [0] * 783}
@@ -90,6 +91,27 @@ def test_a_full_disk_under_the_log_stops_no_answer(start: Start):
     assert all(is_right(server) for _ in range(20))
     server.signal()
     assert server.wait() == 0
+
+
+@pytest.mark.fault
+def test_a_full_disk_under_the_output_keeps_the_old_one_and_what_was_scored(
+    models: Path, disk: Path, tmp_path: Path, record_property: Record
+):
+    images, output = tmp_path / "images.npy", disk / "scored.csv"
+    np.save(images, np.random.default_rng(0).integers(0, 256, (20_000, 28, 28), np.uint8))
+    output.write_text("the old one")
+    filler = fill(disk)
+    os.truncate(filler, filler.stat().st_size - 200_000)
+    score = [sys.executable, "-m", "serving", "score", str(images), "--models", str(models), "--model", "mnist-cnn"]
+    score += ["--output", str(output), "--quiet"]
+    ended = subprocess.run(score, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert (ended.returncode, output.read_text()) == (1, "the old one")
+    assert ended.stderr.endswith("what is scored is kept, free some space and add --resume\n")
+    filler.unlink()
+    started = time.monotonic()
+    subprocess.run([*score, "--resume"], cwd=ROOT, check=True, timeout=120)
+    record_property("seconds", time.monotonic() - started)
+    assert len(output.read_text().splitlines()) == 20_001
 
 
 def test_broken_files_of_metrics_are_left_out_and_the_rest_goes_on(server: Server):
