@@ -4,14 +4,23 @@ Must not know: transports, models. Several workers write to one folder, `PROMETH
 answers for all.
 """
 
+import asyncio
 import os
+import time
 from collections.abc import Iterable
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
+from typing import TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
 from prometheus_client.exposition import choose_encoder
 
+from serving.drift import Drift
 from serving.metric_files import Collector, forget_dead_workers
+from serving.tallies import Tallies, Tally, observe
 
 MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -39,22 +48,35 @@ CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0
 
 UNKNOWN = "unknown"
 
+# Images uint8 (N, 28, 28), their probabilities (N, 10), and what compares them with the training set.
+Seen: TypeAlias = tuple[Drift, npt.NDArray[np.uint8], npt.NDArray[np.float32]]
+
+# How often a worker writes what it has noted. What one that is killed answered since is not counted.
+WRITE_S = 0.05
+
 
 class Metrics:
     """The metrics, in one registry.
 
     Labels have few values whatever is sent: `route` is a template or "unmatched", `method` one of HTTP's or "OTHER",
     `model` a name in the repository, "unknown" or empty.
+
+    Args:
+        registry: where they are collected from.
+        shared: whether there are other workers, which write what they have noted every `WRITE_S`.
     """
 
-    def __init__(self, registry: CollectorRegistry):
-        self.registry = registry
+    def __init__(self, registry: CollectorRegistry, *, shared: bool = False):
+        self.registry, self._shared = registry, shared
+        self.tallies = Tallies()
+        registry.register(self.tallies)  # before the metrics, which it completes
         self._define_requests()
         self._define_batches()
         self._define_predictions()
         self._define_state()
-        self._requests: dict[tuple[str, str, str, str, str], Counter] = {}
-        self._durations: dict[tuple[str, str], Histogram] = {}
+        self._requests: dict[tuple[str, str, str, str, str], Tally[float]] = {}
+        self._durations: dict[tuple[str, str], Tally[float]] = {}
+        self._models: dict[tuple[str, str], ModelMetrics] = {}
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"mnist_{name}", text, labels, registry=self.registry)
@@ -139,59 +161,77 @@ class Metrics:
             seconds: from the head of the request to the end of the answer.
         """
         key = (protocol, method, route, model, status)
-        counter = self._requests.get(key)
-        if counter is None:
-            counter = self._requests[key] = self.requests.labels(*key)
+        count = self._requests.get(key)
+        if count is None:
+            count = self._requests[key] = self.tallies.counter(self.requests.labels(*key))
         duration = self._durations.get((protocol, route))
         if duration is None:
-            duration = self._durations[protocol, route] = self.request_duration.labels(protocol, route)
-        counter.inc()
-        duration.observe(seconds)
+            histogram = self.request_duration.labels(protocol, route)
+            duration = self._durations[protocol, route] = self.tallies.histogram(histogram)
+        count.note(1)
+        duration.note(seconds)
+
+    async def settle(self) -> None:
+        """Wait until every worker has written what it has answered so far."""
+        self.tallies.write()
+        if self._shared:
+            await asyncio.sleep(WRITE_S)
 
     def of_model(self, model: str, version: str) -> "ModelMetrics":
         """Return the metrics of one model version, its labels already looked up."""
-        return ModelMetrics(self, model, version)
+        if (model, version) not in self._models:
+            self._models[model, version] = ModelMetrics(self, model, version)
+        return self._models[model, version]
 
 
 class ModelMetrics:
     """The metrics of one model version; an observer of its batcher."""
 
     def __init__(self, metrics: Metrics, model: str, version: str):
-        self._succeeded = metrics.inference_duration.labels(model, version, "success")
-        self._failed = metrics.inference_duration.labels(model, version, "failure")
-        self._queue_duration = metrics.queue_duration.labels(model, version)
-        self._compute_duration = metrics.compute_duration.labels(model, version)
-        self._batch_images = metrics.batch_images.labels(model, version)
-        self._queue_images = metrics.queue_images.labels(model, version)
-        self._last_inference = metrics.last_inference.labels(model, version)
+        tallies = metrics.tallies
+        succeeded, failed = (metrics.inference_duration.labels(model, version, end) for end in ("success", "failure"))
+        self._succeeded, self._failed = tallies.summary(succeeded), tallies.summary(failed)
+        self._queue_duration = tallies.histogram(metrics.queue_duration.labels(model, version))
+        self._compute_duration = tallies.histogram(metrics.compute_duration.labels(model, version))
+        self._batch_images = tallies.histogram(metrics.batch_images.labels(model, version))
+        self._queue_images = tallies.gauge(metrics.queue_images.labels(model, version))
+        self._last_inference = tallies.gauge(metrics.last_inference.labels(model, version))
         self._digits = [metrics.predictions.labels(model, str(digit)) for digit in range(10)]
         self._confidence = metrics.confidence.labels(model)
+        self.seen: Tally[Seen] = tallies.add(self._count_predictions)
+        """What was predicted, to be counted later."""
+        self.write = tallies.write
         self._refused, self._model = metrics.refused, model
         self._drift = [metrics.drift.labels(model, feature) for feature in ("digits", "ink")]
 
     def ran(self, images: int, compute_s: float) -> None:
         """Note that a batch of `images` ran."""
-        self._batch_images.observe(images)
-        self._compute_duration.observe(compute_s)
-        self._last_inference.set_to_current_time()
+        self._batch_images.note(images)
+        self._compute_duration.note(compute_s)
+        self._last_inference.note(time.time())
 
     def answered(self, seconds: float, *, succeeded: bool) -> None:
         """Note that a request got its answer, or failed, after so long."""
-        (self._succeeded if succeeded else self._failed).observe(seconds)
+        (self._succeeded if succeeded else self._failed).note(seconds)
 
     def waited(self, seconds: float) -> None:
         """Note how long a request waited before its first image ran."""
-        self._queue_duration.observe(seconds)
+        self._queue_duration.note(seconds)
 
     def queued(self, images: int) -> None:
         """Note that `images` are waiting now."""
-        self._queue_images.set(images)
+        self._queue_images.note(images)
 
-    def predicted(self, digits: list[int], confidences: list[float]) -> None:
-        """Note predicted digits and their probabilities."""
-        for digit, confidence in zip(digits, confidences, strict=True):
-            self._digits[digit].inc()
-            self._confidence.observe(confidence)
+    def _count_predictions(self, values: list[Seen]) -> None:
+        for drift, group in groupby(values, itemgetter(0)):
+            _, images, probabilities = (list(column) for column in zip(*group, strict=True))
+            rows = np.concatenate(probabilities)
+            digits = rows.argmax(axis=1)
+            for digit, count in enumerate(np.bincount(digits, minlength=10).tolist()):
+                if count:
+                    self._digits[digit].inc(count)
+            observe(self._confidence, rows.max(axis=1))
+            drift.add(np.concatenate(images), digits)
 
     def refuse(self, reason: str) -> None:
         """Note a reason not to accept a prediction; reasons are a fixed set."""

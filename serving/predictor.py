@@ -95,13 +95,8 @@ class Predictor:
             raise
         self._metrics.answered(time.perf_counter() - started, succeeded=True)
         if len(images):
-            self._note(images, outputs)
+            self._metrics.seen.note((self._drift, images, outputs.probabilities))
         return outputs
-
-    def _note(self, images: npt.NDArray[np.uint8], outputs: Outputs) -> None:
-        digits = outputs.probabilities.argmax(axis=1)
-        self._metrics.predicted(digits.tolist(), outputs.probabilities.max(axis=1).tolist())
-        self._drift.add(images, digits)
 
     async def predict(self, prepared: Sequence["Prepared"], deadline: float | None = None) -> list[Prediction]:
         """Read the digits of prepared pictures, in their order.
@@ -129,6 +124,7 @@ class Predictor:
 
     def update_drift(self) -> None:
         """Publish the drift indices of the latest images."""
+        self._metrics.write()
         indices = self._drift.indices()
         if indices is not None:
             self._metrics.drifted(indices)

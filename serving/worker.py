@@ -38,7 +38,7 @@ from serving.http.connections import Guard
 from serving.http.listener import Listener, sockets_of
 from serving.http.v2 import V2Endpoints
 from serving.metric_files import reserve
-from serving.metrics import MULTIPROC_VARIABLE, Metrics
+from serving.metrics import MULTIPROC_VARIABLE, WRITE_S, Metrics
 from serving.orders import Orders
 from serving.predictor import Predictor
 from serving.preparing import Preparer
@@ -78,7 +78,7 @@ class Worker:
         folder = self._folder = Path(given) if given else None
         if folder and folder.is_dir() and not reserve(folder):
             del os.environ[MULTIPROC_VARIABLE]
-        self.metrics = Metrics(CollectorRegistry())
+        self.metrics = Metrics(CollectorRegistry(), shared=settings.workers > 1)
         orders = Orders(folder)
         self._heartbeat = Heartbeat(folder)
         models = repository.Repository(settings.models)
@@ -154,7 +154,7 @@ class Worker:
         for listener in self._listeners:
             await listener.start()
         self._heartbeat.start(time.monotonic())
-        work = self._load(), self._tick_forever(), self._beat_forever()
+        work = self._load(), self._tick_forever(), self._beat_forever(), self._write_forever()
         self._tasks = [asyncio.create_task(each) for each in work]
 
     async def _load(self) -> None:
@@ -203,6 +203,12 @@ class Worker:
             running = [predictor.batcher.running_since for predictor in self.catalogue.predictors()]
             self._heartbeat.beat(min((since for since in running if since is not None), default=time.monotonic()))
             await asyncio.sleep(TICK_S)
+
+    async def _write_forever(self) -> None:
+        """Write for the other workers what has been noted."""
+        while True:
+            await asyncio.sleep(WRITE_S)
+            self.metrics.tallies.write()
 
     async def _reload(self, reload: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -260,6 +266,7 @@ class Worker:
         await (self._closing or self._close())
         for task in self._tasks:
             task.cancel()
+        self.metrics.tallies.write()
         self._inference.shutdown(wait=False, cancel_futures=True)
         self._pictures.shutdown(wait=False, cancel_futures=True)
         logger.info("stopped")

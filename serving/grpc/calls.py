@@ -113,7 +113,7 @@ class Metered:
         self._name, self._read, self._method, self._check = name, read, method, check
         self._metrics, self._access_log = metrics, access_log
         self._gate = gate
-        self._in_progress = metrics.in_progress.labels("grpc")
+        self._in_progress = metrics.tallies.counter(metrics.in_progress.labels("grpc"))
 
     async def run(self, request: bytes, context: Context) -> Any:
         """Answer one call."""
@@ -121,7 +121,7 @@ class Metered:
         context.set_trailing_metadata((("x-request-id", call.id),))
         token = request_id.set(call.id)
         started = time.perf_counter()
-        self._in_progress.inc()
+        self._in_progress.note(1)
         status = "OK"
         try:
             with self._gate:
@@ -140,7 +140,7 @@ class Metered:
             text = f"internal error; the log knows more under request id {call.id}"
             await context.abort(grpc.StatusCode.INTERNAL, text)
         finally:
-            self._in_progress.dec()
+            self._in_progress.note(-1)
             self._note(call, status, time.perf_counter() - started)
             request_id.reset(token)
 

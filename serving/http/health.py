@@ -49,5 +49,6 @@ class HealthEndpoints:
     async def show_metrics(self, request: Request) -> Response:
         """Answer with every metric of every worker, as Prometheus or OpenMetrics text."""
         accept = request.headers.get("accept", "")
+        await self._metrics.settle()
         content, content_type = await asyncio.to_thread(expose, self._metrics.registry, accept)
         return Response(content, headers={"content-type": content_type})

@@ -42,7 +42,7 @@ class Metering:
 
     def __init__(self, app: ASGIApp, catalogue: Catalogue, metrics: Metrics, access_log: bool):
         self._app, self._catalogue, self._metrics, self._access_log = app, catalogue, metrics, access_log
-        self._in_progress = metrics.in_progress.labels("http")
+        self._in_progress = metrics.tallies.counter(metrics.in_progress.labels("http"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -52,11 +52,11 @@ class Metering:
         exchange = _Exchange(scope, receive, send, self._catalogue)
         token = request_id.set(exchange.id)
         started = time.perf_counter()
-        self._in_progress.inc()
+        self._in_progress.note(1)
         try:
             await exchange.run(self._app)
         finally:
-            self._in_progress.dec()
+            self._in_progress.note(-1)
             self._note(scope, exchange.status, time.perf_counter() - started)
             request_id.reset(token)
 

@@ -41,6 +41,7 @@ class Statistics:
             for predictor in self._catalogue.predictors()
             if name in ("", predictor.name) and version in ("", predictor.version)
         ]
+        await self._metrics.settle()
         # With several workers this reads a file of each metric and worker.
         figures = await asyncio.to_thread(_collect, self._metrics.registry)
         return {"model_stats": [_describe(*key, figures.get(key, {})) for key in sorted(served)]}

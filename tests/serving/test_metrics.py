@@ -22,6 +22,7 @@ for _ in range(int(sys.argv[1])):
     metrics.request("http", "POST", "/predict", "tiny", "200", 0.003)
 metrics.workers.set(1)
 metrics.in_progress.labels("http").set(5)
+metrics.tallies.write()
 """
 
 # Answers for all workers, as one more of them.
