@@ -10,13 +10,12 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 from urllib.parse import unquote
-from uuid import uuid4
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from serving.errors import InvalidInput, ModelNotFound, NotReady, ServingError, TryLater
-from serving.logs import REQUEST_ID, request_id
+from serving.logs import choose_request_id, request_id
 from serving.metrics import UNKNOWN, Metrics
 from serving.status import grpc_status, reason
 
@@ -41,8 +40,7 @@ class Call:
 
     def __init__(self, context: Context):
         self.context, self.model = context, ""
-        given = self.metadata("x-request-id")
-        self.id = given if given and REQUEST_ID.fullmatch(given) else uuid4().hex
+        self.id = choose_request_id(self.metadata("x-request-id"))
 
     def metadata(self, name: str) -> str:
         """Return the first value of what the caller sent under `name`, or nothing."""

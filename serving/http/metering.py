@@ -6,14 +6,13 @@ Must not know: what a route does.
 import asyncio
 import logging
 import time
-from uuid import uuid4
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.catalogue import Catalogue
 from serving.http.errors import json_response
-from serving.logs import REQUEST_ID, request_id
+from serving.logs import choose_request_id, request_id
 from serving.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -135,8 +134,5 @@ class _Exchange:
 
 
 def _request_id(scope: Scope) -> str:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id":
-            given: str = value.decode("latin-1")
-            return given if REQUEST_ID.fullmatch(given) else uuid4().hex
-    return uuid4().hex
+    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    return choose_request_id(given.decode("latin-1"))

@@ -78,3 +78,10 @@ def test_debug_shows_their_steps_too(restored: None, capsys: pytest.CaptureFixtu
     logs.configure("json", "debug")
     logging.getLogger("uvicorn.error").info("a step")
     assert "a step" in capsys.readouterr().err
+
+
+def test_a_request_keeps_its_own_id_or_gets_one_that_no_other_has():
+    assert logs.choose_request_id("mine:1") == "mine:1"
+    given = [logs.choose_request_id(own) for own in ("", "a b", 'a"b', "x" * 129)]
+    assert all(len(each) == 32 and each.isalnum() for each in given)
+    assert len(set(given)) == 4
