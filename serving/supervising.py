@@ -12,6 +12,7 @@ from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
+from circus.arbiter import Arbiter  # type: ignore[import-untyped]
 from circus.client import make_json  # type: ignore[import-untyped]
 from circus.controller import Controller  # type: ignore[import-untyped]
 from circus.exc import ConflictError  # type: ignore[import-untyped]
@@ -109,8 +110,22 @@ def _watch(loop: Any, watchdog: Watchdog) -> None:
     loop.asyncio_loop.call_later(LOOK_S, _watch, loop, watchdog)
 
 
+def _listen_to_nobody() -> None:
+    """Have circus take no orders from outside.
+
+    It would listen on a port of 127.0.0.1, where every process of the machine, or of the pod, could have it start
+    programs: https://circus.readthedocs.io/en/latest/for-ops/commands/
+    """
+    make = Arbiter.__init__
+
+    def make_deaf(arbiter: Arbiter, watchers: Any, **options: Any) -> None:
+        make(arbiter, watchers, **options | {"endpoint": "inproc://orders", "pubsub_endpoint": "inproc://events"})
+
+    Arbiter.__init__ = make_deaf
+
+
 def adapt_circus(folder: Path, silence_limit_s: float) -> None:
-    """Hand SIGHUP to the workers instead of replacing them, forget no SIGTERM, and watch the workers.
+    """Hand SIGHUP to the workers instead of replacing them, forget no SIGTERM, watch the workers, listen to nobody.
 
     Args:
         folder: shared with the workers.
@@ -128,5 +143,6 @@ def adapt_circus(folder: Path, silence_limit_s: float) -> None:
         announce_end(folder)
         _insist_on_quit(handler)
 
+    _listen_to_nobody()
     Watcher.__init__ = partialmethod(Watcher.__init__, send_hup=True)
     SysHandler.quit = announce_and_quit
