@@ -114,3 +114,15 @@ def test_make_refuses_an_unknown_runtime():
     made = subprocess.run(["make", "-n", "serve", "RUNTIME=tpu"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert made.returncode != 0
     assert "RUNTIME=tpu: expected cpu or gpu" in made.stderr
+
+
+def test_case_h08_what_is_built_into_an_image_has_no_link_and_no_command_from_a_setting():
+    listed = subprocess.run(["git", "ls-files", "--stage"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("only a checkout knows what belongs to it")
+    assert [line for line in listed.stdout.splitlines() if line.startswith("120000")] == []
+    bentofile = (ROOT / "bentofile.yaml").read_text(encoding="utf-8")
+    assert set(re.findall(r"^(\w+):", bentofile, re.M)) == {
+        *("service", "name", "description", "include", "exclude", "python", "envs")
+    }
+    assert ".." not in bentofile
