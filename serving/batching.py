@@ -12,14 +12,13 @@ from concurrent.futures import Executor
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from serving.errors import DeadlineExceeded, QueueFull, ServingError
 from serving.runtime import Outputs
+from serving.waiting import Images, Waiting
 
 logger = logging.getLogger(__name__)
 
-Images = npt.NDArray[np.uint8]
 Run = Callable[[Images], Outputs]
 
 # Weight of the newest batch in the running mean of seconds per image: about the last ten batches count.
@@ -39,19 +38,7 @@ class Observer(Protocol):
         """Note that `images` are waiting now."""
 
 
-class _Request:
-    """Images that wait, and the outputs that are there so far."""
-
-    __slots__ = ("arrived", "deadline", "future", "images", "parts", "size", "taken", "timer")
-
-    def __init__(self, images: Images, deadline: float | None, arrived: float, future: "asyncio.Future[Outputs]"):
-        self.images, self.size, self.taken = images, len(images), 0
-        self.deadline, self.arrived, self.future = deadline, arrived, future
-        self.parts: list[Outputs] = []
-        self.timer: asyncio.TimerHandle | None = None
-
-
-_Batch = list[tuple[_Request, Images]]
+_Batch = list[tuple[Waiting, Images]]
 
 
 class MicroBatcher:
@@ -68,6 +55,7 @@ class MicroBatcher:
         max_delay_s: how long the oldest image may wait for the batch to fill; 0 = no wait.
         inline_images: batches up to this size run on the event loop, where the way to a thread and back would cost
             more than the run; see `serving.warm_up`.
+        singly: a batch saves less than it costs to wait for it, so that whatever finds the model idle runs at once.
         clock: monotonic seconds.
         observer: told about batches.
     """
@@ -80,6 +68,7 @@ class MicroBatcher:
         queue_size: int,
         max_delay_s: float = 0.0,
         inline_images: int = 1,
+        singly: bool = False,
         executor: Executor | None = None,
         clock: Callable[[], float] = time.monotonic,
         observer: Observer | None = None,
@@ -89,7 +78,8 @@ class MicroBatcher:
         self._executor = executor
         self._inline_images = max_batch_size if executor is None else min(inline_images, max_batch_size)
         self._direct_images = 0 if max_delay_s else self._inline_images
-        self._queue: deque[_Request] = deque()
+        self._singly = singly
+        self._queue: deque[Waiting] = deque()
         self._waiting = 0
         self._busy = False
         self._seconds_per_image = 0.0
@@ -100,6 +90,11 @@ class MicroBatcher:
     def running_since(self) -> float | None:
         """When the run in the worker thread began, on `clock`; None when none runs there."""
         return self._running_since
+
+    @property
+    def idle(self) -> bool:
+        """Whether a small request would run at once."""
+        return not self._busy and self._direct_images > 0
 
     @property
     def waiting_images(self) -> int:
@@ -124,20 +119,31 @@ class MicroBatcher:
             raise DeadlineExceeded("the deadline had passed before the request could run")
         if not size:
             return self._run(images)
-        if not self._busy and size <= self._direct_images:
-            return self._run_directly(images, now)
-        return await self._enqueue(images, deadline, now)
-
-    def _run_directly(self, images: Images, now: float) -> Outputs:
-        self._busy = True
-        asyncio.get_running_loop().call_soon(self._next)
         try:
-            outputs = self._run(images)
+            outputs = self.run_now(images)
         except Exception as error:
             raise _failure(error) from error
+        return await self._enqueue(images, deadline, now) if outputs is None else outputs
+
+    def run_now(self, images: Images) -> Outputs | None:
+        """Run images at once, or return None where others come first or there are too many for the event loop.
+
+        Args:
+            images: see `submit`; N >= 1.
+
+        Raises:
+            Exception: whatever the model raises.
+        """
+        if self._busy or len(images) > self._direct_images:
+            return None
+        if not self._singly:
+            self._busy = True
+            asyncio.get_running_loop().call_soon(self._next)
+        started = self._clock()
+        outputs = self._run(images)
         if self._observer:
             self._observer.waited(0.0)
-        self._ran(len(images), self._clock() - now)
+        self._ran(len(images), self._clock() - started)
         return outputs
 
     async def _enqueue(self, images: Images, deadline: float | None, now: float) -> Outputs:
@@ -145,9 +151,9 @@ class MicroBatcher:
             wait_s = max(self._waiting * self._seconds_per_image, 0.001)
             raise QueueFull(f"{self._waiting} images are waiting; the queue holds {self._queue_size}", wait_s)
         loop = asyncio.get_running_loop()
-        request = _Request(images, deadline, now, loop.create_future())
+        request = Waiting(images, deadline, now, loop.create_future())
         if deadline is not None:
-            request.timer = loop.call_later(deadline - now, _expire, request.future)
+            request.timer = loop.call_later(deadline - now, request.expire)
         self._queue.append(request)
         self._waiting += request.size
         self._tell_queue()
@@ -167,7 +173,7 @@ class MicroBatcher:
             self._filling = None
             loop.call_soon(self._next)
 
-    def _leave(self, request: _Request) -> None:
+    def _leave(self, request: Waiting) -> None:
         """Free what a request still holds, however it ended."""
         if request.timer:
             request.timer.cancel()
@@ -196,7 +202,7 @@ class MicroBatcher:
         while self._queue:
             request = self._queue[0]
             if request.deadline is not None and now >= request.deadline:
-                _expire(request.future)
+                request.expire()
             if not request.future.done() and request.taken < request.size:
                 return
             self._queue.popleft()
@@ -256,7 +262,7 @@ class MicroBatcher:
         start = 0
         for request, part in batch:
             stop = start + len(part)
-            _deliver(request, Outputs(outputs.logits[start:stop], outputs.probabilities[start:stop]))
+            request.deliver(Outputs(outputs.logits[start:stop], outputs.probabilities[start:stop]))
             start = stop
         self._ran(start, compute_s)
 
@@ -280,19 +286,3 @@ class MicroBatcher:
 def _failure(error: BaseException) -> ServingError:
     logger.error("the model failed on a batch", exc_info=error)
     return ServingError("the model failed; the log says why")
-
-
-def _deliver(request: _Request, part: Outputs) -> None:
-    if request.future.done():
-        return
-    if len(part.logits) == request.size:
-        request.future.set_result(part)
-        return
-    request.parts.append(part)
-    if sum(len(each.logits) for each in request.parts) == request.size:
-        request.future.set_result(Outputs(*(np.concatenate(each) for each in zip(*request.parts, strict=True))))
-
-
-def _expire(future: "asyncio.Future[Outputs]") -> None:
-    if not future.done():
-        future.set_exception(DeadlineExceeded("the deadline passed before the answer was ready"))

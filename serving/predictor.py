@@ -93,10 +93,21 @@ class Predictor:
         except ServingError:
             self._metrics.answered(time.perf_counter() - started, succeeded=False)
             raise
-        self._metrics.answered(time.perf_counter() - started, succeeded=True)
+        self._note(images, outputs, time.perf_counter() - started)
+        return outputs
+
+    def infer_now(self, images: npt.NDArray[np.uint8]) -> Outputs | None:
+        """Run the model at once on tensors, N >= 1; None where they must wait: see `MicroBatcher.run_now`."""
+        started = time.perf_counter()
+        outputs = self.batcher.run_now(images)
+        if outputs is not None:
+            self._note(images, outputs, time.perf_counter() - started)
+        return outputs
+
+    def _note(self, images: npt.NDArray[np.uint8], outputs: Outputs, seconds: float) -> None:
+        self._metrics.answered(seconds, succeeded=True)
         if len(images):
             self._metrics.seen.note((self._drift, images, outputs.probabilities))
-        return outputs
 
     async def predict(self, prepared: Sequence["Prepared"], deadline: float | None = None) -> list[Prediction]:
         """Read the digits of prepared pictures, in their order.
@@ -106,9 +117,15 @@ class Predictor:
         Raises:
             QueueFull, DeadlineExceeded, ServingError: see `MicroBatcher.submit`.
         """
-        inked = [picture.image for picture in prepared if not picture.blank]
-        images = np.stack(inked) if inked else np.empty((0, 28, 28), np.uint8)
-        outputs = await self.infer(images, deadline)
+        return self._conclude(prepared, await self.infer(_stack(prepared), deadline))
+
+    def predict_now(self, prepared: Sequence["Prepared"]) -> list[Prediction] | None:
+        """Read the digits of prepared pictures at once; None where they must wait, or where there is no ink to run."""
+        images = _stack(prepared)
+        outputs = self.infer_now(images) if len(images) else None
+        return None if outputs is None else self._conclude(prepared, outputs)
+
+    def _conclude(self, prepared: Sequence["Prepared"], outputs: Outputs) -> list[Prediction]:
         rows = iter(outputs.probabilities)
         predictions = [_blank(picture) if picture.blank else self._judge(next(rows), picture) for picture in prepared]
         for prediction in predictions:
@@ -128,6 +145,12 @@ class Predictor:
         indices = self._drift.indices()
         if indices is not None:
             self._metrics.drifted(indices)
+
+
+def _stack(prepared: Sequence["Prepared"]) -> npt.NDArray[np.uint8]:
+    """Return the images that have ink."""
+    inked = [picture.image for picture in prepared if not picture.blank]
+    return np.stack(inked) if inked else np.empty((0, 28, 28), np.uint8)
 
 
 def _blank(picture: "Prepared") -> Prediction:

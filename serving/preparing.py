@@ -48,11 +48,16 @@ class Preparer:
             QueueFull: too many pictures wait for a thread.
             DeadlineExceeded: the deadline passed first.
         """
-        if sum(map(len, pictures)) <= SMALL_BYTES:
-            return [self._prepare(picture) for picture in pictures]
+        prepared = self.prepare_now(pictures)
+        if prepared is not None:
+            return prepared
         if self._waiting + len(pictures) > self._max_waiting:
             raise QueueFull(f"{self._waiting} pictures wait to be prepared; there is room for {self._max_waiting}", 1.0)
         return await self._in_threads(pictures, deadline)
+
+    def prepare_now(self, pictures: Sequence[bytes]) -> list[Result] | None:
+        """Return the same as `prepare` at once where the pictures are small; None where they are worth a thread."""
+        return None if sum(map(len, pictures)) > SMALL_BYTES else [self._prepare(picture) for picture in pictures]
 
     async def _in_threads(self, pictures: Sequence[bytes], deadline: float | None) -> list[Result]:
         loop = asyncio.get_running_loop()

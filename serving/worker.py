@@ -34,7 +34,9 @@ from serving.heartbeat import Heartbeat
 from serving.http.app import create_admin_app, create_app
 from serving.http.bodies import BodyReader
 from serving.http.closing import settle
-from serving.http.connections import Guard
+from serving.http.connections import protect
+from serving.http.express import Express, is_allowed
+from serving.http.guard import Guard
 from serving.http.listener import Listener, sockets_of
 from serving.http.v2 import V2Endpoints
 from serving.metric_files import reserve
@@ -47,7 +49,7 @@ from serving.protocol.statistics import Statistics
 from serving.runtime import available_threads
 from serving.settings import Settings
 from serving.tls import Certificate
-from serving.tracing import traced
+from serving.tracing import exporter_name, traced
 from serving.warm_up import warm_up
 
 logger = logging.getLogger(__name__)
@@ -91,6 +93,7 @@ class Worker:
         self.access = Access(settings)
         self._certificate = Certificate(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
         self.app, self.admin_app = self._make_apps()
+        self._express = self._make_express()
         self._listeners = self._make_listeners()
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping: asyncio.Task[None] | None = None
@@ -103,15 +106,16 @@ class Worker:
         """Load, check and warm up the version in a folder."""
         settings = self.settings
         model = repository.load(folder, settings.device, self._threads)
-        inline_images = warm_up(model.runtime.run, settings.max_batch_size)
-        logger.info("%s version %s: batches of up to %d images run inline", model.name, model.version, inline_images)
+        pace = warm_up(model.runtime.run, settings.max_batch_size)
+        logger.info("%s version %s: %s", model.name, model.version, pace)
         metrics = self.metrics.of_model(model.name, model.version)
         batcher = MicroBatcher(
             model.runtime.run,
             max_batch_size=settings.max_batch_size,
             queue_size=settings.queue_size,
             max_delay_s=settings.max_delay_s,
-            inline_images=inline_images,
+            inline_images=pace.inline_images,
+            singly=pace.singly,
             executor=self._inference,
             observer=metrics,
         )
@@ -129,12 +133,19 @@ class Worker:
         app = create_app(self.catalogue, self.preparer, self.bodies, self.access, settings, metrics, routes)
         return traced(app, os.environ), admin_app
 
+    def _make_express(self) -> Express | None:
+        """Return what answers before the app, unless something that is switched on has to see every request there."""
+        if exporter_name(os.environ) != "none" or not is_allowed(self.access, self.settings):
+            return None
+        return Express(self.catalogue, self.preparer, self.settings, self.metrics)
+
     def _make_listeners(self) -> list[Listener | GrpcServer]:
         settings = self.settings
         listeners: list[Listener | GrpcServer] = []
-        for port, app in ((settings.v2_port, self.app), (settings.admin_port, self.admin_app)):
+        ports = (settings.v2_port, self.app, self._express), (settings.admin_port, self.admin_app, None)
+        for port, app, express in ports:
             if port and app:
-                listeners.append(Listener(app, settings.host, port, settings.stop_s, self._guard()))
+                listeners.append(Listener(app, settings.host, port, settings.stop_s, self._guard(), express))
         if settings.grpc_port:
             service = InferenceService(self.catalogue, self.inference, self.statistics, self.access, settings)
             listeners.append(GrpcServer(service, self.catalogue, self.metrics, settings, self._certificate))
@@ -222,7 +233,7 @@ class Worker:
         host = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
         self._host = host if isinstance(host, uvicorn.Server) else None
         if self._host:
-            self._guard().apply(self._host.config)
+            protect(self._host.config, self._guard(), self._express)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._begin_stop, number, signal.getsignal(number))
         loop.add_signal_handler(signal.SIGHUP, self._begin_reload)

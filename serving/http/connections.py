@@ -1,10 +1,10 @@
-"""Connections of an HTTP listener: how many there are, and what those may cost that send nothing useful.
+"""Connections of an HTTP listener, within limits; ordinary predictions are answered where they arrive.
 
 Must not know: what a request asks for.
 """
 
 import asyncio
-import ssl
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -12,23 +12,12 @@ import orjson
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from serving.metrics import Metrics
-from serving.settings import Settings
+from serving.http.express import Express
+from serving.http.guard import Guard
 
 # Requests that one connection may send ahead of their answers. A read of 256 KiB can hold 14,000, of 3 kB each in
 # memory once they are taken apart.
 MAX_PIPELINED = 16
-
-# How often it is looked whether somebody's time is over.
-LOOK_S = 0.5
-
-# Longer than the idle timeout of the usual load balancers (60 s), so that they close first and no request meets a
-# connection that is just being closed.
-KEEP_ALIVE_S = 75
-
-# Connections that were refused are read for this long and then closed: closed at once, they would lose the answer if
-# anything of theirs is unread. There are never more than so many of them.
-LINGER_S, MAX_LINGERING = 1.0, 100
 
 # On every answer, also those to what is no HTTP. The page adds its own policy for its content.
 SECURITY_HEADERS = [
@@ -43,97 +32,18 @@ class Refused(Exception):
     """A request whose head is not accepted; ends the parser's work."""
 
 
-class Guard:
-    """What the connections of one listener share.
+def protect(config: uvicorn.Config, guard: Guard, express: Express | None = None) -> None:
+    """Keep the connections of a server, which has not yet begun to listen, within limits.
 
     Args:
-        settings: the limits.
-        metrics: told of every refusal.
-        tls: for encrypted connections, or None.
+        config: the server's.
+        guard: knows the limits.
+        express: answers what is ordinary before the server's app is asked; None where the app answers all.
     """
-
-    def __init__(self, settings: Settings, metrics: Metrics, tls: ssl.SSLContext | None = None):
-        self._tls = tls
-        self.max_connections, self.max_head_bytes = settings.max_connections, settings.max_head_bytes
-        self._head_timeout_s, self._stall_timeout_s = settings.head_timeout_s, settings.body_timeout_s
-        self._metrics = metrics
-        self._taken: set[GuardedProtocol] = set()
-        self._lingering: dict[GuardedProtocol, asyncio.TimerHandle] = {}
-        self.waiting: dict[GuardedProtocol, float] = {}
-        """Connections whose next head is not complete, by the time since when, the oldest first."""
-        self.stalled: dict[GuardedProtocol, float] = {}
-        """Connections that do not take their answer, by the time since when."""
-        self._timer: asyncio.TimerHandle | None = None
-
-    def apply(self, config: uvicorn.Config) -> None:
-        """Make a server, which has not yet begun to listen, use this guard."""
-        config.http_protocol_class = partial(GuardedProtocol, self)  # type: ignore[assignment]
-        config.ws_protocol_class = None
-        config.ssl = self._tls
-        config.timeout_keep_alive = KEEP_ALIVE_S
-        config.encoded_headers = [*config.encoded_headers, *SECURITY_HEADERS]
-
-    def note(self, reason: str) -> None:
-        """Count a refusal."""
-        self._metrics.rejected.labels(reason).inc()
-
-    def admit(self, protocol: "GuardedProtocol") -> bool:
-        """Return whether there is room for a new connection, at the cost of one that is idle if need be."""
-        if len(self._taken) >= self.max_connections:
-            self.note("connections")
-            if self.waiting:
-                next(iter(self.waiting)).drop()
-            elif not self._drop_idle():
-                return False
-        self._taken.add(protocol)
-        self.waiting[protocol] = protocol.loop.time()
-        self._watch(protocol.loop)
-        return True
-
-    def _drop_idle(self) -> bool:
-        idle = [protocol for protocol in self._taken if protocol.idle_since]
-        if idle:
-            min(idle, key=lambda protocol: protocol.idle_since).drop()
-        return bool(idle)
-
-    def release(self, protocol: "GuardedProtocol") -> None:
-        """Forget a connection that is closed, or about to be."""
-        self._taken.discard(protocol)
-        self.waiting.pop(protocol, None)
-        self.stalled.pop(protocol, None)
-        timer = self._lingering.pop(protocol, None)
-        if timer:
-            timer.cancel()
-
-    def linger(self, protocol: "GuardedProtocol") -> None:
-        """Close a connection that has been refused, when its caller has had time to read why."""
-        self.release(protocol)
-        if len(self._lingering) >= MAX_LINGERING:
-            next(iter(self._lingering)).drop()
-        self._lingering[protocol] = protocol.loop.call_later(LINGER_S, protocol.drop)
-
-    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._timer is None:
-            self._timer = loop.call_later(LOOK_S, self._look, loop)
-
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = None
-        now = loop.time()
-        for protocol, since in list(self.waiting.items()):
-            if now - since < self._head_timeout_s:
-                break
-            protocol.time_out()
-        for protocol, since in list(self.stalled.items()):
-            if now - since >= self._stall_timeout_s:
-                self.note("answer_timeout")
-                protocol.drop()
-        if self.waiting or self.stalled:
-            self._watch(loop)
-
-    def stall(self, protocol: "GuardedProtocol") -> None:
-        """Begin to count the time in which a connection does not take its answer."""
-        self.stalled[protocol] = protocol.loop.time()
-        self._watch(protocol.loop)
+    config.http_protocol_class = partial(GuardedProtocol, guard, express)  # type: ignore[assignment]
+    config.ws_protocol_class = None
+    config.ssl = guard.tls
+    config.encoded_headers = [*config.encoded_headers, *SECURITY_HEADERS]
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -141,14 +51,18 @@ class GuardedProtocol(HttpToolsProtocol):
 
     Args:
         guard: of its listener.
+        express: answers what is ordinary at once; None where the app answers all.
         options: uvicorn's.
     """
 
-    def __init__(self, guard: Guard, **options: Any):
+    def __init__(self, guard: Guard, express: Express | None, **options: Any):
         super().__init__(**options)
-        self._guard = guard
-        self.idle_since = 0.0
-        """When the last answer was complete; 0 while there is something to do."""
+        self._guard, self._express = guard, express
+        self._held: list[bytes] | None = None
+        """The body so far of a request that can perhaps be answered at once."""
+        self._answered_at_once = 0
+        self._defaults: object = None
+        self._prefix = b""
         self._fruitless_bytes = self._chunk_bytes = 0
         self._in_head, self._fruitful = True, False
         self._refusal: tuple[int, str] | None = None
@@ -169,6 +83,11 @@ class GuardedProtocol(HttpToolsProtocol):
         """Close at once, whatever is on the way."""
         self._guard.release(self)
         self.transport.abort()
+
+    def leave(self) -> None:
+        """Close when there is nothing to do."""
+        self._guard.release(self)
+        self.transport.close()
 
     def time_out(self) -> None:
         """End a connection whose head did not arrive in time."""
@@ -191,8 +110,12 @@ class GuardedProtocol(HttpToolsProtocol):
         """Take what has arrived; count what is part of no body and completes no head."""
         if self._ended:
             return
-        self._chunk_bytes, self._fruitful = len(data), False
+        self._guard.wake(self)
+        self._chunk_bytes, self._fruitful, self._answered_at_once = len(data), False, 0
         super().data_received(data)
+        if self._held is not None and not self._ended:
+            # The rest of the body is still on its way.
+            self._let_go()
         if self._fruitful:
             self._fruitless_bytes = 0
             return
@@ -205,9 +128,9 @@ class GuardedProtocol(HttpToolsProtocol):
         return f"the head of the request is larger than the limit of {self._guard.max_head_bytes} bytes"
 
     def on_message_begin(self) -> None:
-        """Begin with a head."""
-        super().on_message_begin()
-        self._in_head, self.idle_since = True, 0.0
+        """Begin with a head; uvicorn learns of it when it is complete."""
+        self.url, self.headers, self.expect_100_continue = b"", [], False
+        self._in_head = True
         self._guard.waiting.setdefault(self, self.loop.time())
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -224,7 +147,35 @@ class GuardedProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= MAX_PIPELINED:
             self._refusal = 429, f"more than {MAX_PIPELINED} requests were sent ahead of their answers"
             raise Refused
+        if self._express and self._may_be_answered_at_once():
+            self._held = []
+        else:
+            self._begin()
+
+    def _may_be_answered_at_once(self) -> bool:
+        parser = self.parser
+        return (
+            parser.get_method() == b"POST"
+            and parser.get_http_version() == "1.1"
+            and parser.should_keep_alive()
+            and not (parser.should_upgrade() or self._answering() or self.flow.write_paused)
+            and self._answered_at_once < MAX_PIPELINED
+        )
+
+    def _begin(self) -> None:
+        """Have the request answered by the app."""
+        url, headers, expected = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expected
+        self.headers += headers
         super().on_headers_complete()
+
+    def _let_go(self) -> None:
+        """Have the request that was held answered by the app."""
+        pieces, self._held = self._held or [], None
+        self._begin()
+        for piece in pieces:
+            super().on_body(piece)
 
     def _check_head(self) -> None:
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
@@ -236,18 +187,43 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body."""
         self._fruitful = True
-        super().on_body(body)
+        if self._held is None:
+            super().on_body(body)
+        else:
+            self._held.append(body)
 
     def on_message_complete(self) -> None:
-        """Take the end of a body."""
+        """Take the end of a body; what is ordinary is answered here."""
         self._fruitful = True
+        if self._held is not None:
+            if self._answer_at_once(b"".join(self._held)):
+                self._held = None
+                return
+            self._let_go()
         super().on_message_complete()
 
+    def _answer_at_once(self, body: bytes) -> bool:
+        answer = self._express.answer(self.url, self.headers, body) if self._express else None
+        if answer is None or self.transport.is_closing():
+            return False
+        defaults = self.server_state.default_headers
+        if defaults is not self._defaults:
+            # uvicorn makes them anew when the date changes.
+            self._defaults = defaults
+            self._prefix = STATUS_LINE[200] + _lines(defaults)
+        self.transport.write(self._prefix + answer)
+        self.server_state.total_requests += 1
+        self._answered_at_once += 1
+        self._guard.rest(self)
+        return True
+
     def on_response_complete(self) -> None:
-        """Go on to the next request, or be idle."""
+        """Go on to the next request, or rest."""
         super().on_response_complete()
+        # uvicorn's timer for each answer; the guard has one for all.
+        self._unset_keepalive_if_required()
         if self.cycle.response_complete:
-            self.idle_since = self.loop.time()
+            self._guard.rest(self)
 
     def pause_writing(self) -> None:
         """Note that the answer is not taken."""
@@ -279,8 +255,11 @@ class GuardedProtocol(HttpToolsProtocol):
         ]
         if status == 429:
             headers.append((b"retry-after", b"1"))
-        lines = [STATUS_LINE[status], *(b"%b: %b\r\n" % header for header in headers), b"\r\n", body]
-        self.transport.write(b"".join(lines))
+        self.transport.write(b"".join((STATUS_LINE[status], _lines(headers), b"\r\n", body)))
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._guard.linger(self)
+
+
+def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return b"".join([b"%b: %b\r\n" % header for header in headers])

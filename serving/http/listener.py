@@ -13,7 +13,9 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from serving.http.closing import settle
-from serving.http.connections import Guard
+from serving.http.connections import protect
+from serving.http.express import Express
+from serving.http.guard import Guard
 
 BACKLOG = 2048
 
@@ -59,10 +61,11 @@ class Listener:
         port: TCP port.
         stop_s: longest wait for running requests when it stops.
         guard: limits the connections.
+        express: answers what is ordinary before the app; None where the app answers all.
     """
 
-    def __init__(self, app: ASGIApp, host: str, port: int, stop_s: float, guard: Guard):
-        self._guard = guard
+    def __init__(self, app: ASGIApp, host: str, port: int, stop_s: float, guard: Guard, express: Express | None = None):
+        self._guard, self._express = guard, express
         self._app, self._host, self._port, self._stop_s = app, host, port, stop_s
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
@@ -85,7 +88,7 @@ class Listener:
             timeout_graceful_shutdown=int(self._stop_s) or 1,
         )
         config.load()
-        self._guard.apply(config)
+        protect(config, self._guard, self._express)
         self._server = _Server(config)
         self._task = asyncio.create_task(self._server.serve([self._socket]))
 

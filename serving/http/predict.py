@@ -19,7 +19,7 @@ from serving.http.bodies import BodyReader, take_apart
 from serving.http.errors import json_response
 from serving.http.pictures import Item, read_items
 from serving.limits import Limits
-from serving.predictor import Prediction
+from serving.predictor import Prediction, Predictor
 from serving.preparing import Preparer
 from serving.preprocess import Prepared
 from serving.settings import Settings
@@ -60,14 +60,22 @@ class PredictEndpoint:
         results = await self._prepare(items, deadline)
         prepared = [result for result in results if isinstance(result, Prepared)]
         predictions = await predictor.predict(prepared, deadline)
-        answers = _describe(items, results, predictions, "include" in query)
-        content = {"model": {"name": predictor.name, "version": predictor.version}, "predictions": answers}
+        content = describe(predictor, items, results, predictions, include_input="include" in query)
         return json_response(content, _status(results))
 
     async def _prepare(self, items: Sequence[Item], deadline: float) -> list[Prepared | ServingError]:
-        pictures = [item.content for item in items if isinstance(item.content, bytes)]
-        prepared = iter(await self._preparer.prepare(pictures, deadline))
-        return [next(prepared) if isinstance(item.content, bytes) else _as_it_is(item.content) for item in items]
+        return complete(items, await self._preparer.prepare(encoded(items), deadline))
+
+
+def encoded(items: Sequence[Item]) -> list[bytes]:
+    """Return the pictures that have to be decoded."""
+    return [item.content for item in items if isinstance(item.content, bytes)]
+
+
+def complete(items: Sequence[Item], decoded: Sequence[Prepared | ServingError]) -> list[Prepared | ServingError]:
+    """Return every item as prepared: those that had to be decoded, and between them those that came as pixels."""
+    rest = iter(decoded)
+    return [next(rest) if isinstance(item.content, bytes) else _as_it_is(item.content) for item in items]
 
 
 def _read_query(request: Request) -> dict[str, str]:
@@ -94,12 +102,15 @@ def _status(results: Sequence[Prepared | ServingError]) -> int:
     return next(http_status(result) for result in results if isinstance(result, ServingError))
 
 
-def _describe(
+def describe(
+    predictor: Predictor,
     items: Sequence[Item],
     results: Sequence[Prepared | ServingError],
     predictions: Sequence[Prediction],
+    *,
     include_input: bool,
-) -> list[dict[str, object]]:
+) -> dict[str, object]:
+    """Return the answer: the model, and of each item its prediction or what is wrong with it."""
     rest = iter(predictions)
     answers: list[dict[str, object]] = []
     for item, result in zip(items, results, strict=True):
@@ -118,7 +129,7 @@ def _describe(
         if include_input:
             answer["input"] = _describe_input(result)
         answers.append(answer)
-    return answers
+    return {"model": {"name": predictor.name, "version": predictor.version}, "predictions": answers}
 
 
 def _describe_input(picture: Prepared) -> dict[str, object]:

@@ -91,7 +91,7 @@ class V2Endpoints:
     async def infer(self, request: Request) -> Response:
         """Run the model on the tensors of the body."""
         predictor, headers = self._find(request), request.headers
-        _check_media_type(headers.get("content-type", ""))
+        check_media_type(headers.get("content-type", ""))
         body = await self._read_body(request)
         read = await take_apart(read_request, body, headers.get(JSON_BYTES), self._limits)
         response = await self._inference.run(predictor, read)
@@ -173,7 +173,7 @@ class V2Endpoints:
 
     async def _read_options(self, request: Request) -> dict[str, Any]:
         """Return the JSON object in the body; clients also send nothing."""
-        _check_media_type(request.headers.get("content-type", ""))
+        check_media_type(request.headers.get("content-type", ""))
         body = await self._read_body(request)
         options = read_json(body, self._limits).root if body else {}
         if not isinstance(options, dict):
@@ -181,7 +181,12 @@ class V2Endpoints:
         return options
 
 
-def _check_media_type(content_type: str) -> None:
+def check_media_type(content_type: str) -> None:
+    """Refuse a body that is declared to be of another kind than the protocol's.
+
+    Raises:
+        UnsupportedMediaType: says what it is and what was expected.
+    """
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type not in MEDIA_TYPES:
         raise UnsupportedMediaType(f"Content-Type {media_type[:80]!r}: expected {JSON} or {OCTETS}")

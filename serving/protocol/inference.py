@@ -85,14 +85,18 @@ class Inference:
         limits_s = (self._timeout_s, request.timeout_s, remaining_s)
         deadline = self._clock() + min(limit_s for limit_s in limits_s if limit_s is not None)
         images = await self._read_pictures(content, deadline) if isinstance(content, list) else content
-        result = await model.infer(images, deadline)
-        tensors = outputs.build(result, request.outputs, model.manifest.labels)
-        return InferenceResponse(model.name, model.version, request.id, tensors)
+        return respond(model, request, await model.infer(images, deadline))
 
     async def _read_pictures(self, pictures: list[bytes], deadline: float) -> Images:
         prepared = await self._prepare(pictures, deadline)
         images = [_image(index, picture) for index, picture in enumerate(prepared)]
         return np.stack(images) if images else np.empty((0, 28, 28), np.uint8)
+
+
+def respond(model: Model, request: InferenceRequest, result: Outputs) -> InferenceResponse:
+    """Return the answer to a request of what the model gave."""
+    tensors = outputs.build(result, request.outputs, model.manifest.labels)
+    return InferenceResponse(model.name, model.version, request.id, tensors)
 
 
 def _image(index: int, picture: Picture | ServingError) -> Images:

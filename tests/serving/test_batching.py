@@ -256,3 +256,23 @@ def test_every_row_comes_back_to_its_own_request(sizes: list[int], inline: int):
         assert batcher.waiting_images == 0
 
     asyncio.run(run_all())
+
+
+async def test_where_batches_save_little_all_that_finds_the_model_idle_runs_at_once():
+    run = FakeRun()
+    batcher = batcher_of(run, singly=True)
+    answers = await asyncio.gather(*(batcher.submit(numbered(number)) for number in range(3)))
+    assert [numbers_in(answer) for answer in answers] == [[0], [1], [2]]
+    assert run.batches == [[0], [1], [2]]
+
+
+async def test_nothing_runs_now_that_is_too_large_or_that_others_wait_before():
+    run = FakeRun()
+    batcher = batcher_of(run, inline_images=2, executor=ThreadPoolExecutor(1), singly=True)
+    assert batcher.idle
+    assert batcher.run_now(numbered(1, 2, 3)) is None
+    waiting = asyncio.ensure_future(batcher.submit(numbered(1, 2, 3)))
+    await asyncio.sleep(0)
+    assert not batcher.idle
+    assert batcher.run_now(numbered(4)) is None
+    assert numbers_in(await waiting) == [1, 2, 3]

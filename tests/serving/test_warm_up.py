@@ -1,5 +1,7 @@
 from typing import Any
 
+import pytest
+
 from serving.warm_up import HOP_S, batch_sizes, warm_up
 from tests.serving.fakes import FakeClock, FakeRun
 
@@ -17,7 +19,7 @@ def test_batches_that_take_longer_than_a_hop_go_to_the_thread():
         clock.now += len(images) * HOP_S / 5
         return run(images)
 
-    assert warm_up(timed, 16, clock) == 4
+    assert warm_up(timed, 16, clock).inline_images == 4
     assert {len(batch) for batch in run.batches} == {1, 2, 4, 8, 16}
 
 
@@ -28,4 +30,16 @@ def test_a_slow_model_never_runs_on_the_loop():
         clock.now += 0.001
         return run(images)
 
-    assert warm_up(timed, 4, clock) == 0
+    assert warm_up(timed, 4, clock).inline_images == 0
+
+
+@pytest.mark.parametrize(("each_us", "singly"), [(20, True), (60, False)])
+def test_what_batches_save_decides_whether_requests_wait_for_one(each_us: int, singly: bool):
+    """A model that takes as long for many images as for one."""
+    clock, run = FakeClock(), FakeRun()
+
+    def timed(images: Any) -> Any:
+        clock.now += each_us / 1e6
+        return run(images)
+
+    assert warm_up(timed, 16, clock) == (16, singly)

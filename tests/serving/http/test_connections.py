@@ -1,6 +1,7 @@
 """A listener among clients that send too much, too little or nothing."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,9 +10,11 @@ import orjson
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from serving.http import connections
-from serving.http.connections import MAX_PIPELINED, Guard
+from serving.http import guard
+from serving.http.connections import MAX_PIPELINED
 from serving.http.errors import json_response
+from serving.http.express import Express
+from serving.http.guard import Guard
 from serving.http.listener import Listener
 from tests.serving.http.app import App
 
@@ -50,7 +53,8 @@ class Client:
 async def listening(app: App, port: int, asgi: Any = None, **limits: Any) -> AsyncIterator[Connect]:
     """Yield a function that connects to a listener within limits."""
     settings = app.settings.model_copy(update=limits)
-    listener = Listener(asgi or app.asgi, "127.0.0.1", port, 1.0, Guard(settings, app.metrics))
+    express = None if asgi else Express(app.catalogue, app.preparer, settings, app.metrics)
+    listener = Listener(asgi or app.asgi, "127.0.0.1", port, 1.0, Guard(settings, app.metrics), express)
     await listener.start()
     clients: list[Client] = []
 
@@ -73,7 +77,7 @@ async def listening(app: App, port: int, asgi: Any = None, **limits: Any) -> Asy
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "LOOK_S", 0.02)
+    monkeypatch.setattr(guard, "LOOK_S", 0.02)
 
 
 async def test_every_answer_carries_security_headers_and_tells_no_server(app: App, free_port: int):
@@ -229,7 +233,7 @@ async def test_who_does_not_take_the_answer_is_cut_off(app: App, free_port: int,
 
 
 async def test_those_who_were_refused_are_let_go_soon(app: App, free_port: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(connections, "MAX_LINGERING", 2)
+    monkeypatch.setattr(guard, "MAX_LINGERING", 2)
     async with listening(app, free_port) as connect:
         refused = [await connect() for _ in range(3)]
         for each in refused:
@@ -250,3 +254,89 @@ async def test_an_upgrade_to_web_sockets_is_answered_as_http(app: App, free_port
         client = await connect()
         await client.send(ASK[:-2] + b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: x\r\n\r\n")
         assert (await client.answer())[0] == 200
+
+
+def post(body: bytes = json.dumps({"pixels": [1] * 100 + [0] * 684}).encode(), head: bytes = b"") -> bytes:
+    return b"POST /predict HTTP/1.1\r\n%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body)
+
+
+def counted(app: App, status: str = "200") -> float | None:
+    labels = {"protocol": "http", "method": "POST", "route": "/predict", "model": "tiny", "status": status}
+    return app.value("requests_total", **labels)
+
+
+@pytest.mark.parametrize("size", [1, 37, 200, 10_000])
+async def test_a_prediction_is_the_same_whole_or_in_pieces(app: App, free_port: int, size: int):
+    async with listening(app, free_port) as connect:
+        whole, pieces = await connect(), await connect()
+        await whole.send(post())
+        status, headers, content = await whole.answer()
+        assert (status, content["predictions"][0]["source"]) == (200, 0)
+        for start in range(0, len(post()), size):
+            await pieces.send(post()[start : start + size])
+            await asyncio.sleep(0)
+        found = await pieces.answer()
+        assert (found[0], found[2]) == (200, content)
+        volatile = {"date": "", "x-request-id": ""}
+        assert found[1] | volatile == headers | volatile
+        assert await whole.ask() == await pieces.ask() == 200
+    assert counted(app) == 2
+
+
+async def test_answers_keep_the_order_of_requests_that_are_sent_together(app: App, free_port: int):
+    async with listening(app, free_port) as connect:
+        client = await connect()
+        await client.send(post() + ASK + post(b"x") + post(head=b"x-request-id: last\r\n"))
+        answers = [await client.answer() for _ in range(4)]
+        assert [status for status, _, _ in answers] == [200, 200, 422, 200]
+        assert answers[3][1]["x-request-id"] == "last"
+
+
+async def test_one_connection_cannot_have_more_than_a_few_predictions_at_one_go(
+    app: App, free_port: int, monkeypatch: pytest.MonkeyPatch
+):
+    at_once = []
+    answer = Express.answer
+
+    def watch(self: Express, *request: Any) -> bytes | None:
+        at_once.append(1)
+        return answer(self, *request)
+
+    monkeypatch.setattr(Express, "answer", watch)
+    app.catalogue.get().batcher._singly = True
+    async with listening(app, free_port) as connect:
+        client = await connect()
+        await client.send(post(b'{"pixels": [' + b"1," * 783 + b"0]}") * (MAX_PIPELINED + 3))
+        assert [(await client.answer())[0] for _ in range(MAX_PIPELINED + 3)] == [200] * (MAX_PIPELINED + 3)
+    assert len(at_once) == MAX_PIPELINED
+
+
+async def test_an_answer_that_ends_the_connection_says_so(app: App, free_port: int):
+    async with listening(app, free_port) as connect:
+        client = await connect()
+        await client.send(post(head=b"connection: close\r\n"))
+        status, headers, _ = await client.answer()
+        assert (status, headers["connection"]) == (200, "close")
+        assert await client.answer() == (0, {}, None)
+
+
+async def test_a_chunked_prediction_is_answered(app: App, free_port: int):
+    async with listening(app, free_port) as connect:
+        client = await connect()
+        body = post().partition(b"\r\n\r\n")[2]
+        head = b"POST /predict HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
+        pieces = b"".join(b"%x\r\n%b\r\n" % (1, body[place : place + 1]) for place in range(len(body)))
+        await client.send(head + pieces + b"0\r\n\r\n")
+        assert (await client.answer())[0] == 200
+
+
+async def test_a_connection_that_asks_for_nothing_is_closed_in_the_end(
+    app: App, free_port: int, quick: None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(guard, "KEEP_ALIVE_S", 0.2)
+    async with listening(app, free_port) as connect:
+        client, other = await connect(), await connect()
+        await client.send(post())
+        assert (await client.answer())[0] == 200
+        assert await other.ask() == 200
+        assert await client.answer() == await other.answer() == (0, {}, None)

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from serving.http.closing import stop_connections
-from serving.http.connections import Guard
+from serving.http.guard import Guard
 from serving.http.listener import Listener, open_socket, sockets_of
 from tests.serving.http.app import App
 

@@ -1,0 +1,118 @@
+"""What the connections of one HTTP listener share: their number, and for how long they may do nothing useful.
+
+Must not know: what a request asks for.
+"""
+
+import asyncio
+import ssl
+from typing import TYPE_CHECKING
+
+from serving.metrics import Metrics
+from serving.settings import Settings
+
+if TYPE_CHECKING:
+    from serving.http.connections import GuardedProtocol
+
+# How often it is looked whether somebody's time is over.
+LOOK_S = 0.5
+
+# Longer than the idle timeout of the usual load balancers (60 s), so that they close first and no request meets a
+# connection that is just being closed.
+KEEP_ALIVE_S = 75
+
+# Connections that were refused are read for this long and then closed: closed at once, they would lose the answer if
+# anything of theirs is unread. There are never more than so many of them.
+LINGER_S, MAX_LINGERING = 1.0, 100
+
+
+class Guard:
+    """What the connections of one listener share.
+
+    Args:
+        settings: the limits.
+        metrics: told of every refusal.
+        tls: for encrypted connections, or None.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics, tls: ssl.SSLContext | None = None):
+        self.tls = tls
+        self.max_connections, self.max_head_bytes = settings.max_connections, settings.max_head_bytes
+        self._head_timeout_s, self._stall_timeout_s = settings.head_timeout_s, settings.body_timeout_s
+        self._metrics = metrics
+        self._taken: set[GuardedProtocol] = set()
+        self._lingering: dict[GuardedProtocol, asyncio.TimerHandle] = {}
+        self.waiting: dict[GuardedProtocol, float] = {}
+        """Connections whose next head is not complete, by the time since when, the oldest first."""
+        self.stalled: dict[GuardedProtocol, float] = {}
+        """Connections that do not take their answer, by the time since when."""
+        self._resting: dict[GuardedProtocol, float] = {}
+        """Connections that have been answered and ask for nothing, by the time since when, the oldest first."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def note(self, reason: str) -> None:
+        """Count a refusal."""
+        self._metrics.rejected.labels(reason).inc()
+
+    def admit(self, protocol: "GuardedProtocol") -> bool:
+        """Return whether there is room for a new connection, at the cost of one that is idle if need be."""
+        if len(self._taken) >= self.max_connections:
+            self.note("connections")
+            idle = self.waiting or self._resting
+            if not idle:
+                return False
+            next(iter(idle)).drop()
+        self._taken.add(protocol)
+        self.waiting[protocol] = protocol.loop.time()
+        self._watch(protocol.loop)
+        return True
+
+    def release(self, protocol: "GuardedProtocol") -> None:
+        """Forget a connection that is closed, or about to be."""
+        self._taken.discard(protocol)
+        self.waiting.pop(protocol, None)
+        self.stalled.pop(protocol, None)
+        self._resting.pop(protocol, None)
+        timer = self._lingering.pop(protocol, None)
+        if timer:
+            timer.cancel()
+
+    def linger(self, protocol: "GuardedProtocol") -> None:
+        """Close a connection that has been refused, when its caller has had time to read why."""
+        self.release(protocol)
+        if len(self._lingering) >= MAX_LINGERING:
+            next(iter(self._lingering)).drop()
+        self._lingering[protocol] = protocol.loop.call_later(LINGER_S, protocol.drop)
+
+    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._timer is None:
+            self._timer = loop.call_later(LOOK_S, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        now = loop.time()
+        for protocol, since in list(self.waiting.items()):
+            if now - since < self._head_timeout_s:
+                break
+            protocol.time_out()
+        for protocol, since in list(self.stalled.items()):
+            if now - since >= self._stall_timeout_s:
+                self.note("answer_timeout")
+                protocol.drop()
+        while self._resting and now - next(iter(self._resting.values())) >= KEEP_ALIVE_S:
+            next(iter(self._resting)).leave()
+        if self.waiting or self.stalled or self._resting:
+            self._watch(loop)
+
+    def rest(self, protocol: "GuardedProtocol") -> None:
+        """Begin to count the time in which a connection asks for nothing."""
+        self._resting[protocol] = protocol.loop.time()
+        self._watch(protocol.loop)
+
+    def wake(self, protocol: "GuardedProtocol") -> None:
+        """Note that a connection asks for something."""
+        self._resting.pop(protocol, None)
+
+    def stall(self, protocol: "GuardedProtocol") -> None:
+        """Begin to count the time in which a connection does not take its answer."""
+        self.stalled[protocol] = protocol.loop.time()
+        self._watch(protocol.loop)

@@ -1,0 +1,52 @@
+"""A request that waits for its images to be run, at once or in parts.
+
+Must not know: when and how they are run.
+"""
+
+import asyncio
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.errors import DeadlineExceeded
+from serving.runtime import Outputs
+
+Images = npt.NDArray[np.uint8]
+
+
+class Waiting:
+    """Images that wait, and the outputs that are there so far.
+
+    Args:
+        images: uint8 (N, 28, 28), N >= 1.
+        deadline: when waiting makes no sense any more, or None.
+        arrived: when they came, on the same clock.
+        future: gets the outputs of all images.
+
+    Attributes:
+        taken: images that run, or have run.
+    """
+
+    __slots__ = ("arrived", "deadline", "future", "images", "parts", "size", "taken", "timer")
+
+    def __init__(self, images: Images, deadline: float | None, arrived: float, future: "asyncio.Future[Outputs]"):
+        self.images, self.size, self.taken = images, len(images), 0
+        self.deadline, self.arrived, self.future = deadline, arrived, future
+        self.parts: list[Outputs] = []
+        self.timer: asyncio.TimerHandle | None = None
+
+    def deliver(self, part: Outputs) -> None:
+        """Take the outputs of the next images."""
+        if self.future.done():
+            return
+        if len(part.logits) == self.size:
+            self.future.set_result(part)
+            return
+        self.parts.append(part)
+        if sum(len(each.logits) for each in self.parts) == self.size:
+            self.future.set_result(Outputs(*(np.concatenate(each) for each in zip(*self.parts, strict=True))))
+
+    def expire(self) -> None:
+        """Fail, unless the outputs are there."""
+        if not self.future.done():
+            self.future.set_exception(DeadlineExceeded("the deadline passed before the answer was ready"))
