@@ -50,21 +50,31 @@ class Linear(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def digits(test_digits: TestDigits) -> Digits:
-    return Digits(*test_digits)
-
-
-@pytest.fixture(scope="module")
-def network(digits: Digits) -> Linear:
+def network(test_digits: TestDigits) -> Linear:
     """Return a network that was fitted by least squares to the test set; what it learned from does not matter here."""
+    images, labels = test_digits
     model = Linear().eval()
-    pixels = model.normalize(torch.tensor(digits.images)).flatten(1).numpy().astype(np.float64)
+    pixels = model.normalize(torch.tensor(images)).flatten(1).numpy().astype(np.float64)
     design = np.column_stack([pixels, np.ones(len(pixels))])
-    targets = 10 * np.eye(10)[digits.labels]
+    targets = 10 * np.eye(10)[labels]
     solution = np.linalg.solve(design.T @ design + 100 * np.eye(785), design.T @ targets)
     model.linear.weight.data = torch.tensor(solution[:784].T, dtype=torch.float32)
     model.linear.bias.data = torch.tensor(solution[784], dtype=torch.float32)
     return model
+
+
+@pytest.fixture(scope="module")
+def digits(test_digits: TestDigits, network: Linear) -> Digits:
+    """Return the test set without the few digits that this weak network leaves undecided.
+
+    Between logits that differ by a rounding error, each kind of processor chooses for itself.
+    """
+    images, labels = test_digits
+    with torch.inference_mode():
+        best = network(torch.tensor(images)).topk(2).values
+    decided = (best[:, 0] - best[:, 1] > 1e-4).numpy()
+    assert decided.mean() > 0.999
+    return Digits(images[decided], labels[decided])
 
 
 @pytest.fixture(scope="module")
@@ -218,8 +228,9 @@ def test_weights_in_a_second_file(file: Path, network: Linear, digits: Digits):
 def test_an_accuracy_under_the_floor(file: Path, network: Linear, digits: Digits):
     found = failures(file, network, digits, floor=0.99)
     assert found.keys() == {"accuracy"}
-    correct = found["accuracy"].partition("(")[2]
-    assert float(found["accuracy"].split()[0]) == pytest.approx(int(correct.split()[0]) / 10_000)
+    share, correct, _, total = found["accuracy"].replace("(", "").replace(")", "").split()
+    assert int(total) == len(digits.images)
+    assert float(share) == pytest.approx(int(correct) / int(total), abs=5e-5)
 
 
 def test_an_accuracy_below_the_checkpoints(file: Path, network: Linear, digits: Digits):
