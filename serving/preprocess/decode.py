@@ -6,7 +6,7 @@ Must not know: digits.
 import io
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -39,6 +39,12 @@ DRAFT_SIDE_PIXELS = 800
 
 # Other pictures are reduced after decoding, by a whole factor, where the longer side stays above this.
 REDUCED_SIDE_PIXELS = 2000
+
+# A pixel of a WebP picture takes 16 bytes while it is decoded, one of another format 4 to 6; measured with Pillow 13.
+WEBP_WEIGHT = 2
+
+# Of a picture that are converted at a time: 16 bytes of copies for each at most.
+BAND_PIXELS = 1_000_000
 
 # Of the tiles or strips of a TIFF, which its decoder takes as a whole into memory.
 _TILE_WIDTH, _TILE_LENGTH, _ORIENTATION = 322, 323, 274
@@ -92,6 +98,8 @@ def _explain(error: Exception) -> str:
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
+    if image.format == "WEBP":
+        max_pixels //= WEBP_WEIGHT
     if width * height > max_pixels:
         raise TooLarge(f"the picture has {width}x{height} = {width * height} pixels; at most {max_pixels} are read")
     tags = getattr(image, "tag_v2", {})
@@ -127,29 +135,60 @@ def _orientation(image: Image.Image) -> int:
 
 def _to_grey(image: Image.Image) -> Grey:
     if image.mode.startswith(("I", "F")):
-        return _scale_depth(np.asarray(image))
+        return _scale_depth(image)
     if image.has_transparency_data:
-        return flatten(np.asarray(_reduce(image if image.mode == "RGBA" else image.convert("RGBA"))))
+        return flatten(_in_bands(image, lambda band: np.asarray(_reduce(band, image.size, "RGBA"))))
     if image.mode in ("L", "1"):
-        return np.array(_reduce(image.convert("L")))
-    return cv2.cvtColor(np.asarray(_reduce(image.convert("RGB"))), cv2.COLOR_RGB2GRAY)
+        return _in_bands(image, lambda band: np.asarray(_reduce(band, image.size, "L")))
+    return _in_bands(image, lambda band: cv2.cvtColor(np.asarray(_reduce(band, image.size, "RGB")), cv2.COLOR_RGB2GRAY))
 
 
-def _reduce(image: Image.Image) -> Image.Image:
-    """Return the picture with its longer side below twice `REDUCED_SIDE_PIXELS`: half the time of 50 megapixels."""
-    factor = max(image.size) // REDUCED_SIDE_PIXELS
-    return image.reduce(factor) if factor > 1 else image
+def _bands(image: Image.Image) -> Iterator[Image.Image]:
+    """Yield the picture from top to bottom, in pieces so small that their copies do not count."""
+    width, height = image.size
+    factor = _factor(image.size)
+    rows = max(BAND_PIXELS // width // factor, 1) * factor
+    if rows >= height:
+        yield image
+        return
+    for top in range(0, height, rows):
+        yield image.crop((0, top, width, min(top + rows, height)))
 
 
-def _scale_depth(values: npt.NDArray[np.generic]) -> Grey:
+def _in_bands(image: Image.Image, convert: Callable[[Image.Image], Grey]) -> Grey:
+    bands = [convert(band) for band in _bands(image)]
+    return np.concatenate(bands) if len(bands) > 1 else np.array(bands[0])
+
+
+def _factor(size: tuple[int, int]) -> int:
+    # Half the time of 50 megapixels.
+    return max(max(size) // REDUCED_SIDE_PIXELS, 1)
+
+
+def _reduce(band: Image.Image, size: tuple[int, int], mode: str) -> Image.Image:
+    converted = band if band.mode == mode else band.convert(mode)
+    factor = _factor(size)
+    return converted.reduce(factor) if factor > 1 else converted
+
+
+def _scale_depth(image: Image.Image) -> Grey:
     """Scale to 8 bits from the used range: 8, 10, 12, 14 or 16 bits of whole numbers, else lowest to highest."""
-    if not np.isfinite(values).all():
-        raise ValueError("it has values that are no numbers")
-    whole = np.issubdtype(values.dtype, np.integer)
-    lowest, highest = float(values.min()), float(values.max())
+    extremes = [_extremes(np.asarray(band)) for band in _bands(image)]
+    lowest, highest = min(low for low, _ in extremes), max(high for _, high in extremes)
     bits = next((bits for bits in (8, 10, 12, 14, 16) if highest < 2**bits), None)
-    if whole and bits and lowest >= 0:
+    if image.mode != "F" and bits and lowest >= 0:
         lowest, highest = 0.0, 2.0**bits - 1
     factor = 255 / (highest - lowest) if highest > lowest else 0.0
-    scaled: Grey = np.rint((values.astype(np.float32) - lowest) * factor).astype(np.uint8)
-    return scaled
+    offset = np.float32(lowest)
+
+    def scale(band: Image.Image) -> Grey:
+        scaled: Grey = np.rint((np.asarray(band).astype(np.float32) - offset) * factor).astype(np.uint8)
+        return scaled
+
+    return _in_bands(image, scale)
+
+
+def _extremes(values: npt.NDArray[np.generic]) -> tuple[float, float]:
+    if not np.isfinite(values).all():
+        raise ValueError("it has values that are no numbers")
+    return float(values.min()), float(values.max())

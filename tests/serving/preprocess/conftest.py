@@ -2,6 +2,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -36,3 +37,12 @@ def read_all() -> Read:
 def seven(test_digits: Any) -> Any:
     """Return MNIST's first test digit, a 7: uint8 (28, 28)."""
     return test_digits[0][0]
+
+
+@pytest.fixture
+def large(seven: Any) -> Any:
+    """Return a dark 7 on light paper with unlike edges: uint8 (280, 210)."""
+    strokes = cv2.resize(seven, (160, 160), interpolation=cv2.INTER_CUBIC)
+    page = np.full((280, 210), 235, np.uint8)
+    page[40:200, 30:190] = np.minimum(235, 255 - strokes)
+    return page

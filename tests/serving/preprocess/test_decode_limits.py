@@ -1,0 +1,105 @@
+"""What a small file may unpack to, in pixels and in memory."""
+
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serving.errors import TooLarge, UnreadablePicture
+from serving.preprocess import prepare
+from serving.preprocess.decode import _to_grey
+from tests.pictures import encode, png
+from tests.serving.preprocess.test_decode import looks_like
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "F"])
+def test_a_picture_in_bands_is_the_picture_in_one_piece(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Neither side is a multiple of the factor by which it is made smaller.
+    values = np.random.default_rng(0).integers(0, 256, (60, 4003), np.uint8)
+    picture = (
+        Image.fromarray(values.astype(np.uint16) * 200) if mode == "I;16" else Image.fromarray(values).convert(mode)
+    )
+    whole = _to_grey(picture)
+    assert whole.shape == ((60, 4003) if mode in ("I;16", "F") else (30, 2002))
+    monkeypatch.setattr(sys.modules["serving.preprocess.decode"], "BAND_PIXELS", 40_000)
+    assert (_to_grey(picture) == whole).all()
+
+
+def chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def test_a_huge_picture_is_refused_by_its_header() -> None:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 65000, 65000, 1, 0, 0, 0, 0))
+    with pytest.raises(TooLarge, match="65000x65000"):
+        prepare(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"nothing"))
+
+
+def test_the_limit_is_exact(large: Any) -> None:
+    assert prepare(png(large), max_pixels=280 * 210).box
+    with pytest.raises(TooLarge, match="at most 58799"):
+        prepare(png(large), max_pixels=280 * 210 - 1)
+
+
+def test_a_webp_counts_twice(large: Any) -> None:
+    assert prepare(encode(large, "WEBP"), max_pixels=2 * 280 * 210).box
+    with pytest.raises(TooLarge, match="at most 58799"):
+        prepare(encode(large, "WEBP"), max_pixels=2 * 280 * 210 - 2)
+
+
+# Prints the kilobytes that the second picture took beyond the first.
+MEMORY = """
+import sys
+from pathlib import Path
+from serving.preprocess import prepare
+small, large = (Path(name).read_bytes() for name in sys.argv[1:])
+def peak():
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+prepare(small)
+before = peak()
+prepare(large)
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("mode", "form", "side"),
+    [("RGB", "PNG", 7000), ("LA", "PNG", 7000), ("I;16", "PNG", 7000), ("F", "TIFF", 7000), ("RGBA", "WEBP", 4990)],
+)
+def test_a_picture_at_the_limit_takes_no_more_than_its_decoder(
+    mode: str, form: str, side: int, large: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "small").write_bytes(png(large))
+    picture = Image.new(mode, (side, side), 128 if len(mode) != 4 or mode == "I;16" else (9, 9, 9, 128))
+    picture.save(tmp_path / "large", form, **({"compression": "tiff_deflate"} if form == "TIFF" else {}))
+    command = [sys.executable, "-c", MEMORY, str(tmp_path / "small"), str(tmp_path / "large")]
+    done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=60)
+    assert int(done.stdout) < 450_000
+
+
+def test_a_text_chunk_that_unpacks_to_100_megabytes_is_refused(large: Any) -> None:
+    text = chunk(b"zTXt", b"bomb\0\0" + zlib.compress(bytes(100_000_000), 9))
+    data = png(large)
+    with pytest.raises(UnreadablePicture, match="broken PNG"):
+        prepare(data[:33] + text + data[33:])
+
+
+def test_a_tiff_of_many_directories_is_read_like_one(large: Any) -> None:
+    data = bytearray(encode(large, "TIFF"))
+    assert looks_like(bytes(data) + bytes(6 * 100_000), prepare(png(large)).image)
+
+
+def test_huge_tiles_in_a_small_tiff_are_refused() -> None:
+    tags = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 277: 1, 322: 60000, 323: 60000, 324: 8, 325: 64}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
+    data = b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(tags)) + entries + bytes(4)
+    with pytest.raises(TooLarge, match="tiles of 60000x60000"):
+        prepare(data)
