@@ -55,8 +55,12 @@ def test_models_hold_no_code():
     assert [path for path in (ROOT / "models").rglob("*") if path.suffix in {".py", ".pyc", ".pt", ".so", ".sh"}] == []
 
 
+# A pin of a lock and what follows it: the SHA-256 of each of its files.
+PIN = re.compile(r"^(\S.*?)((?: \\\n {4}--hash=sha256:[0-9a-f]{64})*)$", re.MULTILINE)
+
+
 def requirements(text: str) -> Iterator[Requirement]:
-    yield from (Requirement(line) for line in text.splitlines() if line and not line.startswith("#"))
+    yield from (Requirement(pin[1]) for pin in PIN.finditer(text))
 
 
 # Releases below these have published advisories that concern this service.
@@ -80,6 +84,13 @@ def test_locks_pin_every_package_above_its_advisories(lock: Path):
         assert len(pins) == 1, f"{requirement.name} is not pinned"
         floor = ADVISORY_FLOORS.get(requirement.name)
         assert floor is None or Version(pins[0].version) >= Version(floor), requirement.name
+
+
+@pytest.mark.parametrize("lock", sorted((ROOT / "requirements").glob("*.txt")), ids=lambda path: path.stem)
+def test_locks_hold_the_hashes_of_every_package(lock: Path):
+    pins = PIN.findall(lock.read_text(encoding="utf-8"))
+    assert len(pins) > 10
+    assert [pin for pin, hashes in pins if not hashes] == []
 
 
 def test_declared_floors_are_above_the_advisories():
