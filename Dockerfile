@@ -7,19 +7,25 @@ ARG BASE_IMAGE=python:3.11-slim
 FROM ${BASE_IMAGE} AS build
 ARG RUNTIME=cpu
 ARG SCORING=no
+# For `strip`, which stays in this stage: any version does.
+# hadolint ignore=DL3008
+RUN apt-get update -qq \
+    && apt-get install -y -qq --no-install-recommends binutils \
+    && rm -rf /var/lib/apt/lists/*
 COPY requirements/ /requirements/
-# What never runs here goes: packages that nobody imports, installers, the tests of others, sources and symbols of extensions (37 MB of the latter in
-# three packages), and onnxruntime's library for C, 35 MB, which its Python extension contains once more. Bytecode stays,
-# since a read-only root cannot make it at the start.
+# The locks hold the SHA-256 of every wheel.
 RUN set -eu; \
-    apt-get update -qq; \
-    apt-get install -y -qq --no-install-recommends binutils; \
     python3 -m venv /opt/venv; \
-    locks="-r /requirements/serving-${RUNTIME}.txt"; \
-    if [ "$SCORING" = yes ]; then locks="$locks -r /requirements/offline.txt"; fi; \
-    /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --only-binary :all: $locks; \
-    /opt/venv/bin/pip uninstall --quiet --yes -r /requirements/left-out.in; \
-    cd /opt/venv/lib/python3*/site-packages; \
+    ln -s /opt/venv/lib/python3*/site-packages /site-packages; \
+    set -- -r "/requirements/serving-${RUNTIME}.txt"; \
+    if [ "$SCORING" = yes ]; then set -- "$@" -r /requirements/offline.txt; fi; \
+    /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --only-binary :all: --require-hashes "$@"; \
+    /opt/venv/bin/pip uninstall --quiet --yes -r /requirements/left-out.in
+# What never runs here goes: packages that nobody imports (above), installers, the tests of others, sources and symbols of
+# extensions (37 MB of the latter in three packages), and onnxruntime's library for C, 35 MB, which its Python extension
+# contains once more. Bytecode stays, since a read-only root cannot make it at the start.
+WORKDIR /site-packages
+RUN set -eu; \
     find . -type d \( -name tests -o -name test \) -prune -exec rm -rf {} +; \
     find . -type f \( -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.h' -o -name '*.c' \) -delete; \
     strip --strip-unneeded ml_dtypes/*.so uvloop/*.so aiohttp/*.so aiohttp/_websocket/*.so; \

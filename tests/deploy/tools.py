@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ SUFFIXES = {
 
 
 def program(name: str, in_ci: bool = True) -> str:
-    """Return the path of a program; without it skip, or fail in CI where it is there."""
-    if found := shutil.which(name):
+    """Return the path of a program, the environment's first; without it skip, or fail in CI where it is there."""
+    if found := shutil.which(name, path=os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))):
         return found
     message = f"{name} is not installed"
     if in_ci and os.environ.get("CI"):
