@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Builds the image and tests it for real: with docker where an engine answers, else with podman and runc, without a daemon.
+# Leaves its bill of materials (CycloneDX) in build/sbom-RUNTIME.cdx.json.
 #   RUNTIME=cpu|gpu    which dependencies (cpu)
 #   BASE_IMAGE=...     the base; docker's default is the Dockerfile's, podman's a Debian bookworm made here by mmdebstrap
 #   PYTHON=...         the interpreter with the tests' dependencies (.venv/bin/python)
@@ -66,19 +67,19 @@ pip_mounts() {
 }
 
 cleanup() {
-  podman rmi -fa >/dev/null 2>&1 || true
+  [ $ENGINE = docker ] || podman rmi -fa >/dev/null 2>&1 || true
   umount "$WORK/store/overlay" 2>/dev/null || true
   rm -rf "$WORK"
 }
 
-if docker info >/dev/null 2>&1; then
-  ENGINE=docker
+ENGINE=podman
+if docker info >/dev/null 2>&1; then ENGINE=docker; fi
+WORK=$(mktemp -d /var/tmp/mnist-reader-image.XXXXXX)
+trap cleanup EXIT
+if [ $ENGINE = docker ]; then
   build docker ${BASE_IMAGE:+--build-arg BASE_IMAGE="$BASE_IMAGE"}
 else
-  ENGINE=podman
   install_podman
-  WORK=$(mktemp -d /var/tmp/mnist-reader-image.XXXXXX)
-  trap cleanup EXIT
   configure_podman
   say "podman ready"
   if [ -z "${BASE_IMAGE:-}" ]; then
@@ -91,4 +92,14 @@ else
     >"$WORK/build.log" 2>&1 || { tail -40 "$WORK/build.log" >&2; exit 1; }
 fi
 say "built"
-ENGINE=$ENGINE IMAGE=$IMAGE BASE_IMAGE=${BASE_IMAGE:-} "$PYTHON" -m pytest tests/image -v -s
+
+# Debian's packages and Python's, as they lie in the image.
+BILL=$PWD/build/sbom-$RUNTIME.cdx.json
+mkdir -p build
+"$ENGINE" save -o "$WORK/image.tar" "$IMAGE" >/dev/null
+SYFT_CHECK_FOR_APP_UPDATE=false "$(dirname "$PYTHON")/syft" scan -q "docker-archive:$WORK/image.tar" \
+  --source-name mnist-reader -o "cyclonedx-json=$BILL"
+rm "$WORK/image.tar"
+say "bill of materials made"
+export ENGINE IMAGE RUNTIME BILL BASE_IMAGE="${BASE_IMAGE:-}"
+"$PYTHON" -m pytest tests/image -v -s
