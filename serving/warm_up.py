@@ -44,6 +44,11 @@ class Pace(NamedTuple):
     inline_images: int
     singly: bool
 
+    def describe(self) -> str:
+        """Return it in words, for the log."""
+        threads = f"more than {self.inline_images} images at once run" if self.inline_images else "every batch runs"
+        return f"{threads} in a thread, requests {'do not ' if self.singly else ''}wait for each other"
+
 
 def warm_up(run: Run, max_batch_size: int, clock: Callable[[], float] = time.perf_counter) -> Pace:
     """Run blank batches of every size, and find out how the model is best run.

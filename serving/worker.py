@@ -107,7 +107,7 @@ class Worker:
         settings = self.settings
         model = repository.load(folder, settings.device, self._threads)
         pace = warm_up(model.runtime.run, settings.max_batch_size)
-        logger.info("%s version %s: %s", model.name, model.version, pace)
+        logger.info("%s version %s: %s", model.name, model.version, pace.describe())
         metrics = self.metrics.of_model(model.name, model.version)
         batcher = MicroBatcher(
             model.runtime.run,

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from serving.warm_up import HOP_S, batch_sizes, warm_up
+from serving.warm_up import HOP_S, Pace, batch_sizes, warm_up
 from tests.serving.fakes import FakeClock, FakeRun
 
 
@@ -43,3 +43,8 @@ def test_what_batches_save_decides_whether_requests_wait_for_one(each_us: int, s
         return run(images)
 
     assert warm_up(timed, 16, clock) == (16, singly)
+
+
+def test_the_log_says_how_a_model_runs():
+    assert Pace(8, True).describe() == "more than 8 images at once run in a thread, requests do not wait for each other"
+    assert Pace(0, False).describe() == "every batch runs in a thread, requests wait for each other"
