@@ -1,4 +1,4 @@
-"""Preparer: pictures to 28x28, small ones at once, large ones in threads, never more at a time than there is room for.
+"""Preparer: pictures to 28x28, small ones at once, others in threads, never more at a time than there is room for.
 
 Must not know: transports, models.
 """
@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 
 from serving.errors import DeadlineExceeded, NotReady, QueueFull, ServingError
-from serving.preprocess import Prepared, prepare
+from serving.preprocess import LargePicture, Prepared, prepare
 
 logger = logging.getLogger(__name__)
 
-# Deflate makes at most 1032 bytes of one, so this cannot hold more than a megapixel; a 28x28 PNG has 250 to 500
-# bytes and takes 50 us (benchmarks/preprocessing.py), which is not worth the way to a thread: see serving.warm_up.
-SMALL_BYTES = 1024
+# A 28x28 PNG has 250 to 500 bytes and takes 50 us (benchmarks/preprocessing.py), which is not worth the way to a
+# thread: see serving.warm_up. The pixels count, too: a WebP of 900 bytes can hold sixteen megapixels.
+SMALL_BYTES, SMALL_PIXELS = 1024, 100_000
+
+# Of these one is decoded at a time, so that neither the memory nor the threads of all others go to a few of them.
+LARGE_PIXELS = 4_000_000
 
 # About thirty pictures of 28x28, 5 ms of work, or one photo.
 GROUP_BYTES = 8 * 1024
@@ -28,15 +31,22 @@ class Preparer:
     """Prepares the pictures of requests.
 
     Args:
-        executor: runs the large ones.
+        executor: for most of them.
+        large: for those above `LARGE_PIXELS`, one thread.
         max_pixels: of one picture.
         max_waiting: pictures that may wait for a thread.
         clock: monotonic seconds.
     """
 
     def __init__(
-        self, executor: Executor, max_pixels: int, max_waiting: int, clock: Callable[[], float] = time.monotonic
+        self,
+        executor: Executor,
+        large: Executor,
+        max_pixels: int,
+        max_waiting: int,
+        clock: Callable[[], float] = time.monotonic,
     ):
+        self._large = large
         self._executor, self._max_pixels, self._max_waiting = executor, max_pixels, max_waiting
         self._clock = clock
         self._waiting = 0
@@ -57,30 +67,54 @@ class Preparer:
 
     def prepare_now(self, pictures: Sequence[bytes]) -> list[Result] | None:
         """Return the same as `prepare` at once where the pictures are small; None where they are worth a thread."""
-        return None if sum(map(len, pictures)) > SMALL_BYTES else [self._prepare(picture) for picture in pictures]
+        if sum(map(len, pictures)) > SMALL_BYTES:
+            return None
+        results = []
+        for picture in pictures:
+            result = self._prepare(picture, SMALL_PIXELS)
+            if result is None:
+                return None
+            results.append(result)
+        return results
 
     async def _in_threads(self, pictures: Sequence[bytes], deadline: float | None) -> list[Result]:
         loop = asyncio.get_running_loop()
         self._waiting += len(pictures)
         try:
-            runs = [
-                loop.run_in_executor(self._executor, self._prepare_all, group, deadline) for group in _group(pictures)
+            groups = [
+                loop.run_in_executor(self._executor, self._prepare_all, group, deadline, LARGE_PIXELS)
+                for group in _group(pictures)
             ]
-            return [result for results in await asyncio.gather(*runs) for result in results]
+            results = [result for group in await asyncio.gather(*groups) for result in group]
+            return [
+                await self._prepare_alone(picture, deadline) if result is None else result
+                for picture, result in zip(pictures, results, strict=True)
+            ]
         finally:
             self._waiting -= len(pictures)
 
-    def _prepare_all(self, pictures: Sequence[bytes], deadline: float | None) -> list[Result]:
+    async def _prepare_alone(self, picture: bytes, deadline: float | None) -> Result:
+        run = asyncio.get_running_loop().run_in_executor
+        (result,) = await run(self._large, self._prepare_all, [picture], deadline, None)
+        assert result is not None
+        return result
+
+    def _prepare_all(
+        self, pictures: Sequence[bytes], deadline: float | None, pixels_here: int | None
+    ) -> list[Result | None]:
         results = []
         for picture in pictures:
             if deadline is not None and self._clock() >= deadline:
                 raise DeadlineExceeded("the deadline passed before the picture was prepared")
-            results.append(self._prepare(picture))
+            results.append(self._prepare(picture, pixels_here))
         return results
 
-    def _prepare(self, picture: bytes) -> Result:
+    def _prepare(self, picture: bytes, pixels_here: int | None) -> Result | None:
+        """Return the picture prepared or what is wrong with it; None where it has more than `pixels_here`."""
         try:
-            return prepare(picture, self._max_pixels)
+            return prepare(picture, self._max_pixels, pixels_here)
+        except LargePicture:
+            return None
         except ServingError as error:
             return error
         except MemoryError:

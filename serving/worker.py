@@ -76,6 +76,7 @@ class Worker:
         self._threads = settings.threads or available_threads(settings.workers)
         self._inference = ThreadPoolExecutor(1, "inference")
         self._pictures = ThreadPoolExecutor(self._threads, "pictures")
+        self._large_pictures = ThreadPoolExecutor(1, "large pictures")
         given = os.environ.get(MULTIPROC_VARIABLE)
         folder = self._folder = Path(given) if given else None
         if folder and folder.is_dir() and not reserve(folder):
@@ -86,7 +87,7 @@ class Worker:
         models = repository.Repository(settings.models)
         self.catalogue = Catalogue(models, self._make, settings.default_model, self.metrics, orders)
         self.catalogue.watch(self._show_readiness)
-        self.preparer = Preparer(self._pictures, settings.max_pixels, settings.queue_size)
+        self.preparer = Preparer(self._pictures, self._large_pictures, settings.max_pixels, settings.queue_size)
         self.inference = Inference(self.preparer.prepare, settings.request_timeout_s)
         self.statistics = Statistics(self.catalogue, self.metrics)
         self.bodies = BodyReader(settings)
@@ -280,6 +281,7 @@ class Worker:
         self.metrics.tallies.write()
         self._inference.shutdown(wait=False, cancel_futures=True)
         self._pictures.shutdown(wait=False, cancel_futures=True)
+        self._large_pictures.shutdown(wait=False, cancel_futures=True)
         logger.info("stopped")
 
 

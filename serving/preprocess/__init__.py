@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.preprocess import mnist_form
-from serving.preprocess.decode import decode
+from serving.preprocess.decode import LargePicture, decode
 from serving.preprocess.digit import draw
 from serving.preprocess.ink import Ink, find_ink
 from serving.preprocess.verdict import reasons_against
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["LargePicture", "Prepared", "prepare"]
 
 Box = tuple[int, int, int, int]
 Polarity = Literal["dark_on_light", "light_on_dark"]
@@ -46,7 +46,7 @@ class Prepared:
     reasons: tuple[str, ...]
 
 
-def prepare(data: bytes, max_pixels: int = 50_000_000) -> Prepared:
+def prepare(data: bytes, max_pixels: int = 50_000_000, pixels_here: int | None = None) -> Prepared:
     """Find the digit in an encoded picture and draw it as MNIST would have it.
 
     A 28x28 grey picture that already has MNIST's form, or its negative, passes unchanged.
@@ -54,13 +54,15 @@ def prepare(data: bytes, max_pixels: int = 50_000_000) -> Prepared:
     Args:
         data: a PNG, JPEG (also MPO), GIF, BMP, TIFF or WebP file; the first frame counts.
         max_pixels: most pixels, width times height, that are decoded.
+        pixels_here: most pixels that are decoded now; None = all that are decoded at all.
 
     Raises:
+        LargePicture: it has more than `pixels_here`.
         UnreadablePicture: another format, or a broken file.
         TooLarge: more than `max_pixels`.
     Source: LeCun et al., MNIST: size-normalised into 20x20, centre of mass in the centre of 28x28.
     """
-    picture = decode(data, max_pixels)
+    picture = decode(data, max_pixels, pixels_here)
     if (ready := mnist_form.recognise(picture.grey)) is not None:
         image, negative = ready
         left, top, width, height = cv2.boundingRect(image)

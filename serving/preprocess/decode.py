@@ -40,8 +40,9 @@ DRAFT_SIDE_PIXELS = 800
 # Other pictures are reduced after decoding, by a whole factor, where the longer side stays above this.
 REDUCED_SIDE_PIXELS = 2000
 
-# A pixel of a WebP picture takes 16 bytes while it is decoded, one of another format 4 to 6; measured with Pillow 13.
-WEBP_WEIGHT = 2
+# Times as many pixels of others that these may have. One of a WebP takes 16 bytes while it is decoded, one of another
+# format 4 to 6; run-length BMPs are decoded by Python, a run at a time. Measured with Pillow 13.
+WEIGHTS = {"webp": 2, "bmp_rle": 16}
 
 # Of a picture that are converted at a time: 16 bytes of copies for each at most.
 BAND_PIXELS = 1_000_000
@@ -68,10 +69,15 @@ class Picture:
     size: tuple[int, int]
 
 
-def decode(data: bytes, max_pixels: int) -> Picture:
+class LargePicture(Exception):
+    """It has more pixels than are to be decoded here; no error of whoever sent it."""
+
+
+def decode(data: bytes, max_pixels: int, pixels_here: int | None = None) -> Picture:
     """Decode the first frame of a picture.
 
     Raises:
+        LargePicture: it has more than `pixels_here`.
         UnreadablePicture: not an accepted format, or broken.
         TooLarge: more than `max_pixels`; found in the header, before anything is decoded.
         MemoryError: of this process.
@@ -84,6 +90,7 @@ def decode(data: bytes, max_pixels: int) -> Picture:
     except Exception as error:  # Pillow's readers share no exception type
         raise UnreadablePicture(f"a broken {name} picture: {_explain(error)}") from error
     _check_size(image, max_pixels)
+    _check_place(image, pixels_here)
     try:
         return _read(image)
     except MemoryError:  # not the picture's fault
@@ -98,14 +105,25 @@ def _explain(error: Exception) -> str:
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
-    if image.format == "WEBP":
-        max_pixels //= WEBP_WEIGHT
+    max_pixels //= WEIGHTS.get(_decoder(image), 1)
     if width * height > max_pixels:
         raise TooLarge(f"the picture has {width}x{height} = {width * height} pixels; at most {max_pixels} are read")
     tags = getattr(image, "tag_v2", {})
     tile = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0)
     if all(isinstance(side, int) for side in tile) and math.prod(tile) > max_pixels:
         raise TooLarge(f"the picture has tiles of {tile[0]}x{tile[1]} pixels; at most {max_pixels} are read")
+
+
+def _decoder(image: Image.Image) -> str:
+    tile = getattr(image, "tile", None)
+    return "webp" if image.format == "WEBP" else str(tile[0][0]) if tile else ""
+
+
+def _check_place(image: Image.Image, pixels_here: int | None) -> None:
+    """Refuse what is to be decoded elsewhere; a JPEG counts as reduced, unless all of it is there before it is."""
+    reduced = image.format in ("JPEG", "MPO") and not image.info.get("progressive")
+    if pixels_here is not None and math.prod(_draft_size(image.size) if reduced else image.size) > pixels_here:
+        raise LargePicture
 
 
 def _read(image: Image.Image) -> Picture:
@@ -121,7 +139,7 @@ def _read(image: Image.Image) -> Picture:
 
 
 def _draft_size(size: tuple[int, int]) -> tuple[int, int]:
-    factor = DRAFT_SIDE_PIXELS / max(size)
+    factor = min(DRAFT_SIDE_PIXELS / max(size), 1)
     return math.ceil(size[0] * factor), math.ceil(size[1] * factor)
 
 

@@ -1,11 +1,14 @@
 import asyncio
+import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from serving.errors import DeadlineExceeded, NotReady, QueueFull, UnreadablePicture
 from serving.preparing import SMALL_BYTES, Preparer
@@ -29,17 +32,17 @@ async def test_each_picture_is_prepared_or_says_what_is_wrong_in_its_order(execu
     small, large = drawing(20), drawing(300)
     assert len(small) < SMALL_BYTES < len(large)
     for pictures in ([small, b"x"], [large, b"x", small] * 5):
-        results = await Preparer(executor, 10**6, 100).prepare(pictures)
+        results = await Preparer(executor, executor, 10**6, 100).prepare(pictures)
         kinds = [Prepared if picture != b"x" else UnreadablePicture for picture in pictures]
         assert [type(result) for result in results] == kinds
 
 
 async def test_no_pictures_are_nothing_to_do(executor: ThreadPoolExecutor):
-    assert await Preparer(executor, 10**6, 1).prepare([]) == []
+    assert await Preparer(executor, executor, 10**6, 1).prepare([]) == []
 
 
 async def test_more_pictures_than_there_is_room_for_are_refused(executor: ThreadPoolExecutor):
-    preparer, leave = Preparer(executor, 10**6, 2), Event()
+    preparer, leave = Preparer(executor, executor, 10**6, 2), Event()
     executor.submit(leave.wait, 5)
     waiting = asyncio.ensure_future(preparer.prepare([drawing(300)] * 2))
     await asyncio.sleep(0)
@@ -53,7 +56,7 @@ async def test_more_pictures_than_there_is_room_for_are_refused(executor: Thread
 async def test_a_picture_whose_deadline_has_passed_is_not_prepared(executor: ThreadPoolExecutor):
     clock = FakeClock()
     with pytest.raises(DeadlineExceeded):
-        await Preparer(executor, 10**6, 10, clock).prepare([drawing(300)], clock.now)
+        await Preparer(executor, executor, 10**6, 10, clock).prepare([drawing(300)], clock.now)
 
 
 @pytest.mark.parametrize("place", ["PIL.ImageFile.ImageFile.load", "PIL.Image.open"])
@@ -64,6 +67,46 @@ async def test_a_process_without_memory_does_not_blame_the_picture(
         raise MemoryError
 
     monkeypatch.setattr(place, fail)
-    (result,) = await Preparer(executor, 10**6, 10).prepare([drawing(20)])
+    (result,) = await Preparer(executor, executor, 10**6, 10).prepare([drawing(20)])
     assert isinstance(result, NotReady)
     assert "no memory for a picture" in caplog.text
+
+
+def large(form: str, side: int, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    Image.new("L", (side, side), 200).save(stream, form, **options)
+    return stream.getvalue()
+
+
+async def test_small_files_with_many_pixels_do_not_stop_the_event_loop(executor: ThreadPoolExecutor):
+    bomb = large("WEBP", 1000, lossless=True)
+    assert len(bomb) < SMALL_BYTES
+    preparer = Preparer(executor, executor, 10**8, 100)
+    assert preparer.prepare_now([bomb]) is None
+    assert preparer.prepare_now([drawing(20)]) is not None
+    (result,) = await preparer.prepare([bomb])
+    assert result.blank
+
+
+@pytest.mark.parametrize(
+    ("data", "alone"),
+    [
+        (large("PNG", 2100), True),
+        (large("PNG", 1900), False),
+        (large("JPEG", 2100), False),
+        (large("JPEG", 2100, progressive=True), True),
+    ],
+)
+async def test_large_pictures_are_prepared_one_by_one_beside_the_others(
+    executor: ThreadPoolExecutor, data: bytes, alone: bool
+):
+    with ThreadPoolExecutor(1) as lane:
+        leave = Event()
+        lane.submit(leave.wait, 20)
+        preparer = Preparer(executor, lane, 10**8, 100)
+        waiting = asyncio.ensure_future(preparer.prepare([drawing(20), data, drawing(300)]))
+        others = await asyncio.gather(*(preparer.prepare([drawing(300)]) for _ in range(5)))
+        assert all(isinstance(result, Prepared) for (result,) in others)
+        assert waiting.done() is not alone
+        leave.set()
+        assert [type(result) for result in await waiting] == [Prepared] * 3

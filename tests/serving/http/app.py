@@ -48,7 +48,7 @@ class App:
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry)
         self.catalogue = Catalogue(Repository(root), self._make, "tiny", self.metrics)
-        self.preparer = Preparer(executor, self.settings.max_pixels, self.settings.queue_size)
+        self.preparer = Preparer(executor, executor, self.settings.max_pixels, self.settings.queue_size)
         bodies, access = BodyReader(self.settings), Access(self.settings)
         self.asgi = create_app(self.catalogue, self.preparer, bodies, access, self.settings, self.metrics, routes)
         transport = httpx.ASGITransport(self.asgi, raise_app_exceptions=False)

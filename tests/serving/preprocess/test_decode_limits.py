@@ -53,6 +53,15 @@ def test_a_webp_counts_twice(large: Any) -> None:
         prepare(encode(large, "WEBP"), max_pixels=2 * 280 * 210 - 2)
 
 
+def test_a_run_length_bmp_counts_sixteen_times() -> None:
+    runs = b"\x80\0\0\0" * 128 + b"\0\1"
+    head = struct.pack("<2sIIIIiiHHIIiiII", b"BM", 0, 0, 1078, 40, 128, 128, 1, 8, 1, len(runs), 0, 0, 0, 0)
+    data = head + bytes(1024) + runs
+    assert prepare(data, max_pixels=16 * 128 * 128).blank
+    with pytest.raises(TooLarge, match="at most 16383"):
+        prepare(data, max_pixels=16 * 128 * 128 - 1)
+
+
 # Prints the kilobytes that the second picture took beyond the first.
 MEMORY = """
 import sys
