@@ -15,6 +15,7 @@ from serving import repository
 from serving.manifest import INPUTS, LAYERS_FILE_NAME, MODEL_FILE_NAME, OUTPUTS, Acceptance, Check, Manifest, TensorSpec
 from serving.runtime import OnnxModel
 from training.checkpoint import Checkpoint
+from training.checksums import write_checksums
 from training.export import export
 from training.figures import complete, digits_of_the_test, score
 from training.layered import check_layers, export_layers
@@ -98,7 +99,9 @@ def publish(
         _make_readable(staged)
         repository.load(staged, "cpu")
         _write_config(staging, family)
-        return staged.rename(family / str(version))
+        published = staged.rename(family / str(version))
+        write_checksums(models, FILE_MODE)
+        return published
 
 
 def _describe(

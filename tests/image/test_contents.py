@@ -91,6 +91,11 @@ def test_it_holds_the_service_and_its_models_and_nothing_else_of_the_tree(files)
     assert {path for path in ours if path.endswith(".onnx")} == {f"/app/{path.relative_to(ROOT)}" for path in published}
 
 
+def test_its_models_are_those_of_their_list():
+    options = ("--rm", "--network", "none", "--workdir", "/app/models", "--entrypoint", "sha256sum")
+    engine("run", *options, IMAGE, "--strict", "--quiet", "-c", "SHA256SUMS")
+
+
 def test_its_python_is_compiled(files):
     names = {
         match[1] + match[2] for path in files if (match := re.match(r"(.+/)__pycache__/(.+)\.cpython-\d+\.pyc$", path))

@@ -107,7 +107,7 @@ FILES = [
     "report.html",
     "risk_coverage.png",
 ]
-VERSION_1 = [NAME, f"{NAME}/1", *(f"{NAME}/1/{name}" for name in FILES), f"{NAME}/config.pbtxt"]
+VERSION_1 = ["SHA256SUMS", NAME, f"{NAME}/1", *(f"{NAME}/1/{name}" for name in FILES), f"{NAME}/config.pbtxt"]
 
 
 def test_a_published_version_is_all_there_and_nothing_else(models: Path):
@@ -193,6 +193,7 @@ def test_the_next_version_is_behind_the_largest_number_in_use(checkpoint: Checkp
     folder = publish(checkpoint, data, tmp_path, reported.extend, temperature=1.5)
     assert folder == tmp_path / NAME / "9"
     assert load(folder, "cpu").version == "9"
+    assert f"{NAME}/9/model.onnx" in (tmp_path / "SHA256SUMS").read_text(encoding="utf-8")
     assert len(reported) == 17
     assert everything(tmp_path / NAME / "3") == ["kept"]
 
