@@ -21,7 +21,7 @@ FUZZ_SECONDS ?= 60
 # Half of the suite's time is waiting for servers; each process takes up to 1.5 GB for torch.
 SIDE_BY_SIDE := -n 2 --dist loadfile
 
-.PHONY: help serve train train-all test test-no-torch faults fuzz image-test check format protos lock clean
+.PHONY: help serve train train-all test test-no-torch faults fuzz bench image-test check format protos lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,10 @@ test-no-torch: $(NO_TORCH) ## run the service's tests without torch (MNIST as `m
 fuzz: $(FUZZ) ## fuzz every reader, FUZZ_SECONDS each, and the interfaces of a real server
 	.venv-fuzz/bin/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 	.venv-fuzz/bin/python -m pytest tests/fuzz
+
+bench: $(DEV) ## measure the service beside a bare server: processor time, rates, latencies, start, memory
+	.venv/bin/python -m training fetch-data
+	.venv/bin/python -m benchmarks.bench
 
 image-test: $(DEV) ## build the image with docker or podman and test it (RUNTIME=cpu|gpu)
 	.venv/bin/python -m training fetch-data

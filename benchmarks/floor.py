@@ -2,7 +2,7 @@
 
 Run: .venv/bin/python benchmarks/floor.py --http-port 9000 --grpc-port 9001 [--model mnist-cnn] [--threads 1]
 
-What the service is measured against by `benchmarks/serving_cpu.py`. uvloop, httptools, orjson; no validation, no
+What the service is measured against by `benchmarks/bench.py`. uvloop, httptools, orjson; no validation, no
 batching, no metrics, no limits, one process.
 """
 
@@ -55,6 +55,10 @@ class Floor:
 
     def _run(self, images: "np.ndarray[Any, Any]") -> Any:
         return self._session.run(NAMES, {"images": images})
+
+    async def ready(self, _: Request) -> Response:
+        """Answer as soon as the server listens."""
+        return Response()
 
     async def infer(self, request: Request) -> Response:
         """Answer JSON with JSON, and a binary tensor with binary tensors."""
@@ -115,6 +119,7 @@ async def serve(floor: Floor, http_port: int, grpc_port: int) -> None:
     server.add_insecure_port(f"127.0.0.1:{grpc_port}")
     await server.start()
     routes = [
+        Route("/ready", floor.ready),
         Route("/v2/models/{model}/infer", floor.infer, methods=["POST"]),
         Route("/predict", floor.predict, methods=["POST"]),
     ]

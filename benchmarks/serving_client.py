@@ -1,7 +1,8 @@
-"""The client of `benchmarks/serving_cpu.py`: sends one request again and again, over so many connections; times it."""
+"""The client of the benchmarks: sends one request again and again, as fast as it is answered or at a rate; times it."""
 
 import asyncio
 import time
+from collections import deque
 from typing import Any
 
 import grpc
@@ -12,7 +13,56 @@ INFER = "/inference.GRPCInferenceService/ModelInfer"
 
 
 class Connection(asyncio.Protocol):
-    """One keep-alive connection that always has one request under way, until the common budget is spent.
+    """One keep-alive connection with one request under way at a time.
+
+    Args:
+        request: head and body, as sent.
+    """
+
+    def __init__(self, request: bytes):
+        self._request = request
+        self._answer, self._expected = bytearray(), 0
+        self._transport: Any = None
+        self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: Any) -> None:
+        """Take the transport."""
+        self._transport = transport
+
+    def send(self) -> None:
+        """Send the request."""
+        self._transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        """Take part of an answer."""
+        self._answer += data
+        if not self._expected:
+            head, found, _ = self._answer.partition(b"\r\n\r\n")
+            if not found:
+                return
+            self._expected = len(head) + 4 + _content_length(head)
+        if len(self._answer) >= self._expected:
+            self._answer, self._expected = bytearray(), 0
+            self.answered()
+
+    def answered(self) -> None:
+        """Take note of a whole answer."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._transport.close()
+        if not self.finished.done():
+            self.finished.set_result(None)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Fail if the server hangs up."""
+        if not self.finished.done():
+            self.finished.set_exception(error or ConnectionResetError("the server closed the connection"))
+
+
+class Busy(Connection):
+    """Sends the next request as soon as there is an answer, until the common budget is spent.
 
     Args:
         request: head and body, as sent.
@@ -21,42 +71,54 @@ class Connection(asyncio.Protocol):
     """
 
     def __init__(self, request: bytes, budget: list[int], durations: list[float]):
-        self._request, self._budget, self._durations = request, budget, durations
-        self._answer, self._expected, self._sent = bytearray(), 0, 0.0
-        self._transport: Any = None
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        super().__init__(request)
+        self._budget, self._durations, self._sent = budget, durations, 0.0
 
     def connection_made(self, transport: Any) -> None:
         """Send the first request."""
-        self._transport = transport
-        self._send()
+        super().connection_made(transport)
+        self._go_on()
 
-    def _send(self) -> None:
+    def _go_on(self) -> None:
         if not self._budget[0]:
-            self._transport.close()
-            self.done.set_result(None)
+            self.close()
             return
         self._budget[0] -= 1
         self._sent = time.perf_counter()
-        self._transport.write(self._request)
+        self.send()
 
-    def data_received(self, data: bytes) -> None:
-        """Take part of an answer; after the last part send the next request."""
-        self._answer += data
-        if not self._expected:
-            head, found, _ = self._answer.partition(b"\r\n\r\n")
-            if not found:
-                return
-            self._expected = len(head) + 4 + _content_length(head)
-        if len(self._answer) >= self._expected:
-            self._durations.append(time.perf_counter() - self._sent)
-            self._answer, self._expected = bytearray(), 0
-            self._send()
+    def answered(self) -> None:
+        """Note the time and go on."""
+        self._durations.append(time.perf_counter() - self._sent)
+        self._go_on()
 
-    def connection_lost(self, error: Exception | None) -> None:
-        """Fail if the server hangs up."""
-        if not self.done.done():
-            self.done.set_exception(error or ConnectionResetError("the server closed the connection"))
+
+class Paced(Connection):
+    """Sends when it is told; a request that is due while all connections are busy waits, and its time counts.
+
+    Args:
+        request: head and body, as sent.
+        free: connections without anything to do.
+        due: when the requests were due that wait.
+        durations: gets the seconds from when each request was due.
+    """
+
+    def __init__(self, request: bytes, free: "deque[Paced]", due: deque[float], durations: list[float]):
+        super().__init__(request)
+        self._free, self._due, self._durations, self._since = free, due, durations, 0.0
+
+    def begin(self, since: float) -> None:
+        """Send a request that was due at a time."""
+        self._since = since
+        self.send()
+
+    def answered(self) -> None:
+        """Note the time, and take what waits."""
+        self._durations.append(time.perf_counter() - self._since)
+        if self._due:
+            self.begin(self._due.popleft())
+        else:
+            self._free.append(self)
 
 
 def _content_length(head: bytearray) -> int:
@@ -78,10 +140,35 @@ async def send_http(port: int, request: bytes, count: int, connections: int) -> 
     budget, durations = [count], list[float]()
     loop = asyncio.get_running_loop()
     made = [
-        await loop.create_connection(lambda: Connection(request, budget, durations), "127.0.0.1", port)
+        await loop.create_connection(lambda: Busy(request, budget, durations), "127.0.0.1", port)
         for _ in range(connections)
     ]
-    await asyncio.gather(*(connection.done for _, connection in made))
+    await asyncio.gather(*(connection.finished for _, connection in made))
+    return durations
+
+
+async def send_at_rate(port: int, request: bytes, per_s: float, seconds: float, connections: int) -> list[float]:
+    """Send requests at a constant rate, whatever has been answered, and return the seconds of each."""
+    free, due, durations = deque[Paced](), deque[float](), list[float]()
+    loop = asyncio.get_running_loop()
+    for _ in range(connections):
+        made = await loop.create_connection(lambda: Paced(request, free, due, durations), "127.0.0.1", port)
+        free.append(made[1])
+    everyone = list(free)
+    started, count = time.perf_counter(), round(per_s * seconds)
+    for number in range(count):
+        since = started + number / per_s
+        while time.perf_counter() < since:
+            # The loop's timers are too coarse: they count in milliseconds.
+            await asyncio.sleep(0)
+        if free:
+            free.popleft().begin(since)
+        else:
+            due.append(since)
+    while len(durations) < count:
+        await asyncio.sleep(0)
+    for connection in everyone:
+        connection.close()
     return durations
 
 

@@ -1,0 +1,146 @@
+"""Servers under measurement, each with its processes: their processor time and memory; and what machine this is."""
+
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import psutil
+
+from benchmarks.soak import free_ports
+from serving.repository import Repository
+
+ROOT = Path(__file__).resolve().parents[1]
+MODEL = "mnist-cnn"
+
+READY_S = 120.0
+
+
+class Ports(NamedTuple):
+    """Of one server; 0 where it has none."""
+
+    http: int
+    grpc: int = 0
+
+
+def model_file() -> Path:
+    """Return the ONNX file that every server serves."""
+    return Repository(ROOT / "models").folder(MODEL) / "model.onnx"
+
+
+class Server:
+    """A server, its supervisor and its workers.
+
+    Args:
+        command: starts it.
+        ports: that it listens on.
+        ready: path that answers below 400 when it is ready.
+        environ: its environment, on top of this one's.
+        log: gets what it says.
+
+    Attributes:
+        ready_s: from its start to the first answer that it is ready.
+    """
+
+    def __init__(self, command: list[str], ports: Ports, ready: str, environ: dict[str, str], log: Path):
+        self.ports = ports
+        started = time.perf_counter()
+        with log.open("ab") as out:
+            self._process = subprocess.Popen(
+                command, cwd=ROOT, env=os.environ | environ, start_new_session=True, stdout=out, stderr=out
+            )
+        try:
+            self._wait(f"http://127.0.0.1:{ports.http}{ready}", log)
+        except BaseException:
+            self.stop()
+            raise
+        self.ready_s = time.perf_counter() - started
+
+    def _wait(self, url: str, log: Path) -> None:
+        end = time.perf_counter() + READY_S
+        while time.perf_counter() < end:
+            if self._process.poll() is not None:
+                break
+            try:
+                if httpx.get(url, timeout=5).status_code < 400:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.02)
+        raise RuntimeError(f"{url} did not answer; see {log}")
+
+    def _processes(self) -> list[psutil.Process]:
+        root = psutil.Process(self._process.pid)
+        return [root, *root.children(recursive=True)]
+
+    def cpu_s(self) -> float:
+        """Return the processor time of all its processes so far, as the kernel's scheduler counts it."""
+        return sum(_scheduled_s(process.pid) for process in self._processes())
+
+    def memory_mb(self) -> float:
+        """Return the resident memory of all its processes; what they share counts for each."""
+        return sum(process.memory_info().rss for process in self._processes()) / 1e6
+
+    def stop(self) -> None:
+        """Stop it, with everything that it has started."""
+        processes = self._processes() if self._process.poll() is None else []
+        self._process.send_signal(signal.SIGTERM)
+        _, alive = psutil.wait_procs(processes, timeout=20)
+        for process in alive:
+            process.kill()
+        self._process.wait(20)
+
+
+def _scheduled_s(pid: int) -> float:
+    total_ns = 0
+    for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        try:
+            total_ns += int(task.read_text(encoding="ascii").split()[0])
+        except OSError:  # a thread that has just ended
+            continue
+    return total_ns / 1e9
+
+
+def start_ours(folder: Path, workers: int = 1, *, through_bentoml: bool = False, threads: int = 1) -> Server:
+    """Start the service; on the bare listener's port, or on BentoML's."""
+    port, http_port, grpc_port = free_ports(3)
+    environ = {
+        "BENTOML_HOME": str(folder),
+        "MNIST_HOST": "127.0.0.1",
+        "MNIST_DEFAULT_MODEL": MODEL,
+        "MNIST_THREADS": str(threads),
+        "MNIST_WORKERS": str(workers),
+        "MNIST_DRAIN_S": "0",
+        "PORT": str(port),
+        "V2_PORT": str(http_port),
+        "GRPC_PORT": str(grpc_port),
+    }
+    ports = Ports(port if through_bentoml else http_port, grpc_port)
+    return Server([sys.executable, "-m", "serving", "serve"], ports, "/readyz", environ, folder / "ours.log")
+
+
+def start_floor(folder: Path, threads: int = 1) -> Server:
+    """Start the server that checks nothing."""
+    ports = Ports(*free_ports(2))
+    command = [sys.executable, "benchmarks/floor.py", f"--http-port={ports.http}", f"--grpc-port={ports.grpc}"]
+    return Server([*command, f"--model={MODEL}", f"--threads={threads}"], ports, "/ready", {}, folder / "floor.log")
+
+
+def describe_machine() -> str:
+    """Return processor, memory, system and date, for the head of a table."""
+    text = Path("/proc/cpuinfo").read_text(encoding="ascii") if sys.platform == "linux" else ""
+    found = re.search(r"model name\s*: (.+)", text)
+    memory_gb = psutil.virtual_memory().total / 1e9
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    return (
+        f"{os.cpu_count()} cores of {found[1] if found else platform.processor()}, {memory_gb:.0f} GB, "
+        f"{platform.system()} {platform.release()}, Python {platform.python_version()}, "
+        f"{datetime.now(UTC):%d %B %Y}; load before the start: {load}"
+    )
