@@ -96,7 +96,10 @@ class Settings(BaseModel):
     )
     max_body_bytes: int = setting(33_554_432, "bytes", "largest request body or gRPC message, also unpacked", ge=1024)
     max_pending_bytes: int = setting(
-        268_435_456, "bytes", "bodies that one worker is reading at once; more are refused with 429", ge=1024
+        268_435_456,
+        "bytes",
+        "bodies that one worker reads and works on, HTTP and gRPC apart; more are refused with 429",
+        ge=1024,
     )
     max_pixels: int = setting(50_000_000, "pixels", "largest picture, by its header", ge=784)
     max_images: int = setting(2048, "images", "images in one request", ge=1)

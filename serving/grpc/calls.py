@@ -7,14 +7,15 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from serving.errors import InvalidInput, ModelNotFound, NotReady, ServingError, TryLater
+from serving.errors import InvalidInput, ModelNotFound, NotReady, QueueFull, ServingError, TryLater
 from serving.logs import choose_request_id, request_id
 from serving.metrics import UNKNOWN, Metrics
 from serving.status import grpc_status, reason
@@ -63,26 +64,37 @@ def address_of(peer: str) -> str:
 class Gate:
     """Whether calls are let in; one that is refused may be sent to another instance.
 
+    Args:
+        max_bytes: messages that may be inside at once.
+
     Attributes:
         closed: no call is let in.
         inside: how many calls are being answered.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int):
+        self._max_bytes, self._bytes = max_bytes, 0
         self.closed, self.inside = False, 0
 
-    def __enter__(self) -> None:
-        """Let a call in.
+    @contextmanager
+    def admit(self, size_bytes: int) -> Iterator[None]:
+        """Let a call with a message of this size in.
 
         Raises:
             NotReady: the gate is closed.
+            QueueFull: there is no room for the message.
         """
         if self.closed:
             raise NotReady("the server is stopping")
+        if self._bytes + size_bytes > self._max_bytes:
+            raise QueueFull(f"messages of {self._bytes} bytes are being worked on; try again later", 1.0)
         self.inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        self.inside -= 1
+        self._bytes += size_bytes
+        try:
+            yield
+        finally:
+            self.inside -= 1
+            self._bytes -= size_bytes
 
 
 class Metered:
@@ -122,7 +134,7 @@ class Metered:
         self._in_progress.note(1)
         status = "OK"
         try:
-            with self._gate:
+            with self._gate.admit(len(request)):
                 if self._check:
                     self._check(call)
                 return await self._method(self._parse(request), call)

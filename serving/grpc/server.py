@@ -62,7 +62,7 @@ class GrpcServer:
         self._options, self._stop_s = _options(settings), settings.stop_s
         # A call holds at least one image, so that more of them than the queue has room for would be refused anyway.
         self._max_calls = settings.queue_size
-        self._gate = Gate()
+        self._gate = Gate(settings.max_pending_bytes)
         self._health: health.Health | None = None
         self._server: grpc.aio.Server | None = None
 

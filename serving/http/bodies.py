@@ -26,12 +26,15 @@ class BodyReader:
 
     Args:
         settings: largest body, longest time for one, and how much may be on the way at once.
+
+    Attributes:
+        pending: bytes of the bodies that are being read or worked on; those that came in one piece do not count.
     """
 
     def __init__(self, settings: Settings):
         self.max_bytes, self._max_pending = settings.max_body_bytes, settings.max_pending_bytes
         self._timeout_s = settings.body_timeout_s
-        self._pending = 0
+        self.pending = 0
 
     async def read(self, request: Request) -> bytes:
         """Return the whole body.
@@ -54,21 +57,38 @@ class BodyReader:
         body = bytearray(message.get("body", b""))
         loop = asyncio.get_running_loop()
         stop = loop.time() + self._timeout_s
-        counted = 0
+        share = _Share(self)
         try:
             while True:
                 if len(body) > self.max_bytes:
                     raise _too_large(self.max_bytes)
-                self._pending += len(body) - counted
-                counted = len(body)
-                if self._pending > self._max_pending:
+                share.grow(len(body))
+                if self.pending > self._max_pending:
                     raise CutOff(QueueFull(f"bodies of {self._max_pending} bytes are on the way; try again later", 1.0))
                 if not message.get("more_body"):
                     return bytes(body)
                 message = await _receive(request, max(stop - loop.time(), 0.0))
                 body += message.get("body", b"")
-        finally:
-            self._pending -= counted
+        except BaseException:
+            share.give_back()
+            raise
+
+
+class _Share:
+    """What the body of a request takes of the room, until its task has ended: until then somebody may hold it."""
+
+    def __init__(self, reader: BodyReader):
+        self._reader, self._bytes = reader, 0
+        task = asyncio.current_task()
+        assert task is not None
+        task.add_done_callback(self.give_back)
+
+    def grow(self, size_bytes: int) -> None:
+        self._reader.pending += size_bytes - self._bytes
+        self._bytes = size_bytes
+
+    def give_back(self, _: object = None) -> None:
+        self.grow(0)
 
 
 def _check_declared(request: Request, max_bytes: int) -> None:

@@ -1,6 +1,7 @@
 """The packages that the image holds: all of them are used, and those that it leaves out are not missed."""
 
 import importlib.metadata
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ threading.Thread(target=tell, daemon=True).start()
 
 
 def names_in(path: Path) -> set[str]:
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
+    lines = re.findall(r"^\w.*?(?= \\$|$)", path.read_text(encoding="utf-8"), re.MULTILINE)
     needed = [each for each in map(Requirement, lines) if each.marker is None or each.marker.evaluate()]
     return {canonicalize_name(each.name) for each in needed}
 

@@ -9,6 +9,8 @@ from typing import Any
 import grpc
 import pytest
 
+from serving.errors import QueueFull
+from serving.grpc.calls import Gate
 from serving.worker import Worker
 from tests.serving.grpc.test_service import code_of, method
 from tests.serving.grpc.test_service import pb as messages
@@ -58,3 +60,14 @@ async def test_metadata_over_the_limit_is_refused(worker: Worker):
         call = method(made, "ServerLive")(messages.ServerLiveRequest(), metadata=(("a", "b" * 4000),))
         assert (await code_of(call))[0] == "RESOURCE_EXHAUSTED"
         assert (await method(made, "ServerLive")(messages.ServerLiveRequest())).live
+
+
+def test_there_is_room_for_so_many_messages_at_once_and_each_leaves_its_place():
+    gate = Gate(100)
+    with gate.admit(60):
+        with pytest.raises(QueueFull, match="messages of 60 bytes are being worked on"), gate.admit(41):
+            pass
+        with gate.admit(40):
+            assert gate.inside == 2
+    with gate.admit(100):
+        assert gate.inside == 1

@@ -96,18 +96,30 @@ async def test_a_slow_body_is_given_up_however_steady_it_is():
         await read_body(request(drip), 10_000, 0.02)
 
 
-async def test_there_is_room_for_so_many_bodies_at_once_and_each_leaves_its_place():
+async def test_there_is_room_for_so_many_bodies_at_once_and_each_keeps_its_place_until_it_is_answered():
     bodies = reader(max_bytes=100, timeout_s=5.0, max_pending_bytes=150)
+    answer = asyncio.Event()
+
+    async def work(size: int) -> int:
+        body = await bodies.read(request(receive_from(chunk(b"a" * size), chunk(b"", more=False))))
+        await answer.wait()
+        return len(body)
+
     slow = asyncio.ensure_future(bodies.read(request(receive_from(chunk(b"a" * 80)))))
-    await asyncio.sleep(0)
-    assert len(await bodies.read(request(receive_from(chunk(b"a" * 70), chunk(b"", more=False))))) == 70
+    working = asyncio.ensure_future(work(70))
+    await asyncio.sleep(0.01)
     with pytest.raises(CutOff, match="bodies of 150 bytes are on the way") as caught:
-        await bodies.read(request(receive_from(chunk(b"a" * 71), chunk(b"", more=False))))
+        await asyncio.ensure_future(work(1))
     assert isinstance(caught.value.error, QueueFull)
+    assert bodies.pending == 150
     slow.cancel()
     await asyncio.gather(slow, return_exceptions=True)
-    assert len(await bodies.read(request(receive_from(chunk(b"a" * 90), chunk(b"", more=False))))) == 90
-    assert bodies._pending == 0
+    assert bodies.pending == 70
+    answer.set()
+    assert await working == 70
+    assert await asyncio.ensure_future(work(100)) == 100
+    await asyncio.sleep(0)
+    assert bodies.pending == 0
 
 
 async def test_a_large_body_is_taken_apart_in_a_thread():
