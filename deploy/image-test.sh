@@ -9,11 +9,12 @@ cd "$(dirname "$0")/.."
 RUNTIME=${RUNTIME:-cpu}
 PYTHON=${PYTHON:-.venv/bin/python}
 IMAGE=localhost/mnist-reader:test-$RUNTIME
+REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 say() { echo "[$SECONDS s] $*"; }
 
 build() { # ENGINE ARGUMENTS...
   "$1" build "${@:2}" --build-arg RUNTIME="$RUNTIME" \
-    --build-arg REVISION="$(git rev-parse HEAD 2>/dev/null || echo unknown)" -t "$IMAGE" .
+    --build-arg REVISION="$REVISION" -t "$IMAGE" .
 }
 
 install_podman() {
@@ -101,5 +102,5 @@ SYFT_CHECK_FOR_APP_UPDATE=false "$(dirname "$PYTHON")/syft" scan -q "docker-arch
   --source-name mnist-reader -o "cyclonedx-json=$BILL"
 rm "$WORK/image.tar"
 say "bill of materials made"
-export ENGINE IMAGE RUNTIME BILL BASE_IMAGE="${BASE_IMAGE:-}"
+export ENGINE IMAGE REVISION RUNTIME BILL BASE_IMAGE="${BASE_IMAGE:-}"
 "$PYTHON" -m pytest tests/image -v -s

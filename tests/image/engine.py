@@ -11,7 +11,9 @@ import httpx
 
 from tests.e2e.server import free_ports, wait_until
 
-ENGINE, IMAGE, BASE_IMAGE, BILL = (os.environ.get(name, "") for name in ("ENGINE", "IMAGE", "BASE_IMAGE", "BILL"))
+ENGINE, IMAGE, BASE_IMAGE, REVISION, BILL = (
+    os.environ.get(name, "") for name in ("ENGINE", "IMAGE", "BASE_IMAGE", "REVISION", "BILL")
+)
 RUNTIME = os.environ.get("RUNTIME", "cpu")
 
 HARDENED = (

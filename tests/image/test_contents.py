@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.deploy.tools import ROOT
-from tests.image.engine import BASE_IMAGE, BILL, IMAGE, RUNTIME, engine
+from tests.image.engine import BASE_IMAGE, BILL, IMAGE, REVISION, RUNTIME, engine
 from tests.test_house import requirements
 
 # What the CPU image may add to its base, in bytes.
@@ -62,9 +61,7 @@ def test_it_says_what_it_is(facts):
     labels = facts["Config"]["Labels"]
     named = {name: labels[f"org.opencontainers.image.{name}"] for name in ("title", "licenses", "version", "revision")}
     version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)[1]
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    revision = head.stdout.strip() or "unknown"
-    assert named == {"title": "mnist-reader", "licenses": "Apache-2.0", "version": version, "revision": revision}
+    assert named == {"title": "mnist-reader", "licenses": "Apache-2.0", "version": version, "revision": REVISION}
     assert labels["org.opencontainers.image.description"]
 
 
@@ -81,6 +78,12 @@ def test_it_holds_no_torch_compiler_installer_cache_or_test(files):
     assert [path for path in files if re.search(r"/\.cache/|^/(opt|app)/.*(/tests?/|\.whl$)", path)] == []
     # podman leaves an empty file where the build's settings were mounted.
     assert files.get("/etc/pip.conf", 0) == 0
+
+
+@pytest.mark.parametrize("library", ["libcudart", "libcublas", "libcudnn", "libonnxruntime_providers_cuda"])
+def test_cuda_is_once_in_the_gpu_image_and_not_in_the_other(files, library):
+    found = [path for path in files if Path(path).name.startswith(f"{library}.so")]
+    assert len(found) == {"cpu": 0, "gpu": 1}[RUNTIME], found
 
 
 def test_it_holds_the_service_and_its_models_and_nothing_else_of_the_tree(files):
