@@ -7,9 +7,8 @@ import contextlib
 import io
 import re
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -27,7 +26,6 @@ __all__ = [
     "OnnxModel",
     "Outputs",
     "available_threads",
-    "check_installation",
     "open_on_cpu",
 ]
 
@@ -37,9 +35,6 @@ Images = npt.NDArray[np.uint8]
 INPUT = "images"
 OUTPUTS = ["logits", "probabilities"]
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-
-# Every distribution that installs the module `onnxruntime`; two of them overwrite each other's files.
-DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-qnn")
 
 # Nine buckets, 1 to 256, bound what warm-up runs and what the device keeps; larger batches run in pieces.
 LARGEST_BUCKET = 256
@@ -66,35 +61,6 @@ class Outputs(NamedTuple):
 
     logits: npt.NDArray[np.float32]
     probabilities: npt.NDArray[np.float32]
-
-
-def installed_distributions() -> list[str]:
-    """Return the installed distributions that provide the module `onnxruntime`."""
-    found = []
-    for name in DISTRIBUTIONS:
-        try:
-            version(name)
-        except PackageNotFoundError:
-            continue
-        found.append(name)
-    return found
-
-
-def check_installation(installed: Collection[str] | None = None) -> None:
-    """Refuse two ONNX Runtimes in one environment.
-
-    Args:
-        installed: names of distributions; those of this environment by default.
-
-    Raises:
-        ConfigurationError: more than one is installed, so nobody knows whose files are in place.
-    """
-    clash = installed_distributions() if installed is None else installed
-    if len(clash) > 1:
-        raise ConfigurationError(
-            f"{' and '.join(clash)} are both installed and overwrite each other's files; run "
-            f"`pip uninstall -y {' '.join(clash)}`, then install one of the extras `cpu` or `gpu`"
-        )
 
 
 def bucket_of(size: int) -> int:

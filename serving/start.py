@@ -3,21 +3,28 @@
 Must not know: how a worker is built.
 """
 
+import os
 import socket
 
-from serving import repository
+from serving.access import Access
 from serving.errors import ConfigurationError, ModelNotFound, ModelRejected
-from serving.runtime import check_installation
+from serving.installation import check_installation
 from serving.settings import Settings
+from serving.tls import Certificate
+from serving.tracing import exporter_name
 
 
 def check_start(settings: Settings) -> None:
-    """Check the installation, the ports and the device.
+    """Check the installation, the files of tokens and certificates, the ports and the device.
 
     Raises:
         ConfigurationError: says what is wrong and what was expected.
     """
     check_installation()
+    exporter_name(os.environ)
+    Access(settings)
+    if settings.tls_cert:
+        Certificate(settings.tls_cert, settings.tls_key)
     ports = {"V2_PORT": settings.v2_port, "GRPC_PORT": settings.grpc_port, "MNIST_ADMIN_PORT": settings.admin_port}
     for name, port in ports.items():
         if port:
@@ -43,6 +50,9 @@ def check_port(name: str, host: str, port: int) -> None:
 
 def _check_device(settings: Settings) -> None:
     """Refuse to start where the default model does not run on the device that was asked for."""
+    # Only here: it brings ONNX Runtime into the supervising process.
+    from serving import repository
+
     try:
         folder = repository.Repository(settings.models).folder(settings.default_model)
         repository.load(folder, settings.device, 1)

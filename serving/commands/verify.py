@@ -21,8 +21,8 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check the chosen versions, print one line for each; return 1 if one failed or there is none."""
+    from serving.installation import check_installation
     from serving.repository import Repository
-    from serving.runtime import check_installation
     from serving.table import format_table
 
     check_installation()

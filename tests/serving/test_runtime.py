@@ -12,7 +12,7 @@ import pytest
 
 from serving import runtime
 from serving.errors import ConfigurationError, ModelRejected, ServingError
-from serving.runtime import CPU, CUDA, LARGEST_BUCKET, OnnxModel, PaddedRunner, bucket_of, check_installation
+from serving.runtime import CPU, CUDA, LARGEST_BUCKET, OnnxModel, PaddedRunner, bucket_of
 from tests.serving.tiny_model import expected_logits, tiny_graph
 
 MODEL = tiny_graph().SerializeToString()
@@ -248,16 +248,6 @@ def test_warm_up_on_a_cpu_runs_the_sizes_themselves(monkeypatch: pytest.MonkeyPa
 
 def test_a_bucket_is_the_next_power_of_two():
     assert [bucket_of(size) for size in (1, 2, 3, 4, 5, 64, 65, LARGEST_BUCKET)] == [1, 2, 4, 4, 8, 64, 128, 256]
-
-
-def test_two_onnxruntimes_are_named_with_the_remedy():
-    with pytest.raises(ConfigurationError, match=r"onnxruntime and onnxruntime-gpu are both installed.*pip uninstall"):
-        check_installation(["onnxruntime", "onnxruntime-gpu"])
-
-
-def test_one_onnxruntime_is_fine():
-    assert len(runtime.installed_distributions()) == 1
-    check_installation()
 
 
 def test_importing_the_runtime_writes_nothing():

@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from serving.errors import ConfigurationError, InvalidInput
+from serving.hosted import check
 from tests.serving.tiny_model import expected_logits, write_tiny_model
 
 
@@ -37,13 +39,13 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
 
 
 async def test_classify_reads_many_images_or_one(service: ModuleType):
-    await service.worker.catalogue.start()
+    await service.hosted().worker.catalogue.start()
     images = np.random.default_rng(3).integers(0, 256, (5, 28, 28), np.uint8)
-    answer = await service._classify(images)
+    answer = await service.hosted().classify(images)
     assert answer["digits"] == expected_logits(images).argmax(axis=1).tolist()
     assert answer["model"] == {"name": "tiny", "version": "1"}
     assert answer["accepted"] == [True] * 5
-    assert (await service._classify(images[0].astype(np.int64)))["digits"] == answer["digits"][:1]
+    assert (await service.hosted().classify(images[0].astype(np.int64)))["digits"] == answer["digits"][:1]
 
 
 @pytest.mark.parametrize(
@@ -57,9 +59,9 @@ async def test_classify_reads_many_images_or_one(service: ModuleType):
         (np.full((1, 28, 28), -1), "0 to 255"),
     ],
 )
-def test_classify_refuses_what_it_would_have_to_guess(service: ModuleType, images: Any, text: str):
+def test_classify_refuses_what_it_would_have_to_guess(images: Any, text: str):
     with pytest.raises(InvalidInput, match=text):
-        service._check(images)
+        check(images)
 
 
 async def test_only_bentomls_own_paths_go_through_bentoml(service: ModuleType):
@@ -71,7 +73,7 @@ async def test_only_bentomls_own_paths_go_through_bentoml(service: ModuleType):
     async def own(scope: dict[str, Any], receive: object, send: object) -> None:
         went.append(("own", scope["path"]))
 
-    routes = service.OwnRoutes(bentoml, service.worker)
+    routes = service.hosted().around(bentoml)
     routes._own = own
     for path in ("/classify", "/schema.json", "/predict", "/docs.json", "/"):
         await routes({"type": "http", "path": path, "method": "GET", "headers": []}, None, None)
@@ -108,10 +110,23 @@ def test_the_supervisor_names_what_would_make_every_worker_fail(service: ModuleT
 def test_a_wrong_setting_stops_the_import_and_is_named(service: ModuleType, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MNIST_WORKERS", "none")
     with pytest.raises(service.BentoMLConfigException, match="MNIST_WORKERS='none'"):
-        service._make_worker()
+        service._read_settings()
 
 
 def test_the_metrics_of_each_instance_have_a_folder_of_their_own(service: ModuleType):
     folder = service.BentoMLContainer.prometheus_multiproc_dir.get()
     assert folder == str(service.METRICS_FOLDER)
     assert not Path(folder).exists()
+
+
+def test_the_supervisor_loads_nothing_that_only_a_worker_needs():
+    code = "import sys, serving.service; print(*{'cv2', 'onnxruntime', 'grpc', 'serving.worker'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == ""
+
+
+def test_a_worker_that_cannot_be_made_says_why(service: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(service, "settings", service.settings.model_copy(update={"token_file": str(tmp_path / "none")}))
+    service.hosted.cache_clear()
+    with pytest.raises(service.BentoMLConfigException, match="tokens cannot be read"):
+        service.hosted()

@@ -47,3 +47,20 @@ def test_a_device_that_is_not_there_is_refused(tmp_path: Path):
 
 def test_a_missing_default_model_is_left_to_the_workers(tmp_path: Path):
     check_start(settings(models=tmp_path, default_model="tiny", device="cuda"))
+
+
+@pytest.mark.parametrize("name", ["token_file", "admin_token_file"])
+def test_files_that_cannot_be_read_are_named_before_a_worker_starts(tmp_path: Path, name: str):
+    with pytest.raises(ConfigurationError, match="none: the tokens cannot be read"):
+        check_start(settings(**{name: str(tmp_path / "none")}))
+
+
+def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path):
+    with pytest.raises(ConfigurationError, match="none"):
+        check_start(settings(tls_cert=str(tmp_path / "none"), tls_key=str(tmp_path / "none")))
+
+
+def test_an_unknown_exporter_of_traces_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "pigeon")
+    with pytest.raises(ConfigurationError, match="pigeon"):
+        check_start(settings())
