@@ -81,7 +81,17 @@ def _first_line(text: str) -> str:
     return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text).partition("\n")[0].strip()
 
 
+@cache
+def _share_arena() -> None:
+    """Give all models of this process one arena: they run in turns, and each would keep room for its largest batch."""
+    place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    # Grown by what is asked for (1), not to the next power of two; nothing else is limited.
+    config = {"max_mem": 0, "arena_extend_strategy": 1, "initial_chunk_size_bytes": -1, "max_dead_bytes_per_chunk": -1}
+    ort.create_and_register_allocator(place, ort.OrtArenaCfg(config))
+
+
 def _session_options(threads: int) -> ort.SessionOptions:
+    _share_arena()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -89,6 +99,7 @@ def _session_options(threads: int) -> ort.SessionOptions:
     options.log_severity_level = 3
     # A spinning thread burns a processor while it waits for the next request.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.use_env_allocators", "1")
     return options
 
 
