@@ -1,5 +1,6 @@
 """Reads manifests as `kubectl apply` sends them, and holds them against the schemas of Kubernetes."""
 
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,15 @@ def render(folder: Path) -> Manifests:
     rendered = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert rendered.returncode == 0, rendered.stderr
     return {document["kind"]: document for document in yaml.safe_load_all(rendered.stdout)}
+
+
+def render_with_access(name: str, folder: Path) -> Manifests:
+    """Return the manifests of an overlay to which `access` was added as its head says, in a copy in the folder."""
+    shutil.copytree(FOLDER, folder / "kubernetes")
+    file = folder / "kubernetes" / name / "kustomization.yaml"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace("  - ../prometheus-operator\n", "  - ../prometheus-operator\n  - ../access\n"))
+    return render(file.parent)
 
 
 def check(document: Any) -> None:

@@ -1,24 +1,17 @@
 """With the component for tokens, TLS and the administrators' port, an overlay is whole and fits the service."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 
 from serving.settings import VARIABLES, read_settings
-from tests.deploy.manifests import FOLDER, Manifests, check, check_hardened, environ, places, pod, render
+from tests.deploy.manifests import FOLDER, Manifests, check, check_hardened, environ, places, pod, render_with_access
 from tests.deploy.tools import documents
 
 
 @pytest.fixture(scope="module", params=["cpu", "gpu"])
 def overlay(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Manifests:
-    """Return an overlay to which the component was added, as its head says."""
-    folder = tmp_path_factory.mktemp("manifests") / "kubernetes"
-    shutil.copytree(FOLDER, folder)
-    file: Path = folder / request.param / "kustomization.yaml"
-    text = file.read_text(encoding="utf-8")
-    file.write_text(text.replace("  - ../prometheus-operator\n", "  - ../prometheus-operator\n  - ../access\n"))
-    return render(file.parent)
+    return render_with_access(request.param, tmp_path_factory.mktemp("manifests"))
 
 
 def test_it_fits_the_schemas(overlay: Manifests):

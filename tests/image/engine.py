@@ -4,8 +4,9 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 
@@ -49,16 +50,31 @@ def engine(*arguments: str, check: bool = True) -> str:
 
 
 class Container:
-    """A running container and the ports of its three listeners."""
+    """A running container and the ports of its three listeners.
 
-    def __init__(self, name: str, workers: int, options: tuple[str, ...], command: tuple[str, ...] = ()):
+    Args:
+        name: no other's.
+        options: of the engine.
+        command: instead of the image's.
+        workers: how many shall answer.
+        ready: tells when; by default when every worker says so.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        options: tuple[str, ...],
+        command: tuple[str, ...] = (),
+        workers: int = 1,
+        ready: Callable[["Container"], bool] | None = None,
+    ):
         self.name, self.expected = name, workers
         self.http, self.v2, self.grpc = free_ports(3)
         ports = [f"-ePORT={self.http}", f"-eV2_PORT={self.v2}", f"-eGRPC_PORT={self.grpc}"]
         started = time.monotonic()
         engine("run", "-d", "--name", name, *HARDENED, *ports, f"-eMNIST_WORKERS={workers}", *options, IMAGE, *command)
         try:
-            wait_until(self.ready, 120)
+            wait_until(self.ready if ready is None else lambda: ready(self), 120)
         except AssertionError as error:
             logs = subprocess.run([ENGINE, "logs", name], capture_output=True, text=True, check=False)
             raise AssertionError(logs.stdout + logs.stderr) from error
@@ -97,12 +113,10 @@ class Container:
 
 
 @contextmanager
-def running(
-    name: str, *options: str, workers: int = 1, user: str = "12345:0", command: tuple[str, ...] = ()
-) -> Iterator[Container]:
-    """Give a container whose every worker is ready; remove it in the end."""
+def running(name: str, *options: str, user: str = "12345:0", **arguments: Any) -> Iterator[Container]:
+    """Give a container that is ready; remove it in the end. See `Container` for the arguments."""
     name = f"mnist-reader-{name}-{os.getpid()}"
     try:
-        yield Container(name, workers, ("--user", user, *options), command)
+        yield Container(name, ("--user", user, *options), **arguments)
     finally:
         engine("rm", "-f", name, check=False)
