@@ -8,6 +8,15 @@ class ServingError(Exception):
     """The base of every error whose text may be shown to the caller."""
 
 
+def forget_frames(error: ServingError) -> ServingError:
+    """Return an error that is kept, without the frames that it came through, and so without the bodies in them.
+
+    A frame that refers to the error, directly or by its caller, would hold them until the next garbage collection.
+    """
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
+
+
 class InvalidInput(ServingError):
     """The request or its tensors are malformed: says what was found and what was expected."""
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 
-from serving.errors import DeadlineExceeded, NotReady, QueueFull, ServingError
+from serving.errors import DeadlineExceeded, NotReady, QueueFull, ServingError, forget_frames
 from serving.preprocess import LargePicture, Prepared, prepare
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ class Preparer:
         except LargePicture:
             return None
         except ServingError as error:
-            return error
+            return forget_frames(error)
         except MemoryError:
             logger.exception("no memory for a picture of %d bytes", len(picture))
             return NotReady("there is no memory for this picture now; try again later")

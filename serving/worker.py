@@ -5,13 +5,11 @@ Must not know: BentoML.
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import resource
 import signal
 import socket
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +20,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
-from serving import repository
+from serving import memory, repository
 from serving.access import Access
 from serving.batching import MicroBatcher
 from serving.catalogue import Catalogue
@@ -56,10 +54,6 @@ logger = logging.getLogger(__name__)
 
 # How often what is measured over time is brought up to date.
 TICK_S = 0.5
-
-# Objects that are made before the youngest are looked at. The default, 2000 or 700, made collections of the oldest
-# generation stall requests for 70 to 185 ms under load, measured with BentoML 1.4.40.
-GC_THRESHOLD = 50_000
 
 Handler = Callable[[int, FrameType | None], object] | int | None
 
@@ -102,6 +96,7 @@ class Worker:
         self._host: uvicorn.Server | None = None
         self._supervisor = os.getppid()
         self._cpu_s = 0.0
+        self._memory = memory.Watch()
 
     def _make(self, folder: Path) -> Predictor:
         """Load, check and warm up the version in a folder."""
@@ -175,9 +170,7 @@ class Worker:
         except Exception:
             logger.exception("the models could not be loaded, so this process is not ready")
             return
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(GC_THRESHOLD, 20, 100)
+        memory.freeze()
         if self.catalogue.ready:
             logger.info("ready: %s", ", ".join(self.catalogue.names()))
 
@@ -207,7 +200,7 @@ class Worker:
         self._cpu_s = used.ru_utime + used.ru_stime
         for predictor in self.catalogue.predictors():
             predictor.update_drift()
-        self.metrics.resident_memory.set(_resident_bytes())
+        self.metrics.resident_memory.set(self._memory.look())
 
     async def _beat_forever(self) -> None:
         """Show that the event loop turns, and since when a run of a model has not come back."""
@@ -283,10 +276,3 @@ class Worker:
         self._pictures.shutdown(wait=False, cancel_futures=True)
         self._large_pictures.shutdown(wait=False, cancel_futures=True)
         logger.info("stopped")
-
-
-def _resident_bytes() -> int:
-    if sys.platform == "linux":
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-        return pages * resource.getpagesize()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

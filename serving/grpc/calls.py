@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import grpc
 from google.protobuf.message import DecodeError
 
-from serving.errors import InvalidInput, ModelNotFound, NotReady, QueueFull, ServingError, TryLater
+from serving.errors import InvalidInput, ModelNotFound, NotReady, QueueFull, ServingError, TryLater, forget_frames
 from serving.logs import choose_request_id, request_id
 from serving.metrics import UNKNOWN, Metrics
 from serving.status import grpc_status, reason
@@ -140,13 +140,16 @@ class Metered:
                 return await self._method(self._parse(request), call)
         except ServingError as error:
             status = grpc_status(error)
-            await self._refuse(error, status, call)
+            # gRPC keeps what an abort raises, and so this frame, until the next garbage collection.
+            request = b""
+            await self._refuse(forget_frames(error), status, call)
         except asyncio.CancelledError:
             status = "CANCELLED"
             raise
         except Exception:
             status = "INTERNAL"
             logger.exception("an answer failed")
+            request = b""
             text = f"internal error; the log knows more under request id {call.id}"
             await context.abort(grpc.StatusCode.INTERNAL, text)
         finally:

@@ -105,7 +105,7 @@ async def test_what_cannot_be_measured_once_is_measured_later(
         raise OSError("no descriptor left")
 
     with monkeypatch.context() as patch:
-        patch.setattr("serving.worker._resident_bytes", fail)
+        patch.setattr(worker._memory, "look", fail)
         await wait_until(lambda: "not measured: no descriptor left" in caplog.text)
     worker.metrics.resident_memory.set(0)
     await wait_until(lambda: worker.metrics.registry.get_sample_value("mnist_resident_memory_bytes"))

@@ -1,9 +1,11 @@
 """The gRPC port among clients that hold connections or send too much."""
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import grpc
@@ -71,3 +73,24 @@ def test_there_is_room_for_so_many_messages_at_once_and_each_leaves_its_place():
             assert gate.inside == 2
     with gate.admit(100):
         assert gate.inside == 1
+
+
+async def test_a_message_that_was_refused_is_not_kept(worker: Worker):
+    message = b"\xff" * 100_003
+    counts = []
+    async with channel(worker) as made:
+        gc.disable()
+        try:
+            for _ in range(3):
+                call = made.unary_unary("/inference.GRPCInferenceService/ModelInfer")(message)
+                assert (await code_of(call))[0] == "INVALID_ARGUMENT"
+                counts.append(sum(len(frame_values(each, len(message))) for each in gc.get_objects()))
+        finally:
+            gc.enable()
+    assert counts == [counts[0]] * 3
+
+
+def frame_values(each: object, size: int) -> list[bytes]:
+    """Return the messages of a size among the variables of a frame."""
+    variables = each.f_locals.values() if isinstance(each, FrameType) else ()
+    return [value for value in variables if isinstance(value, bytes) and len(value) == size]
