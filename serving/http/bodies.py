@@ -5,12 +5,14 @@ Must not know: what a body holds.
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Concatenate, ParamSpec, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
 from serving.errors import InvalidInput, QueueFull, TooLarge
+from serving.heavy import alone
 from serving.http.errors import BodyTimeout, CutOff
 from serving.settings import Settings
 
@@ -118,7 +120,7 @@ async def _receive(request: Request, timeout_s: float) -> Message:
 
 
 async def take_apart(read: Callable[Concatenate[bytes, P], T], body: bytes, *args: P.args, **kwargs: P.kwargs) -> T:
-    """Return what `read` makes of a body and further arguments, a large one in a thread."""
+    """Return what `read` makes of a body and further arguments, a large one beside the event loop."""
     if len(body) <= INLINE_BYTES:
         return read(body, *args, **kwargs)
-    return await asyncio.to_thread(read, body, *args, **kwargs)
+    return await alone(partial(read, body, *args, **kwargs))

@@ -3,11 +3,12 @@
 Must not know: what a body holds.
 """
 
-import asyncio
 import gzip
 import zlib
+from functools import partial
 
 from serving.errors import InvalidInput, TooLarge, UnsupportedMediaType
+from serving.heavy import alone
 
 # zlib's window bits: gzip's header is asked for by 16 more. RFC 9110 calls the zlib format "deflate".
 WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
@@ -35,7 +36,7 @@ async def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
         return body
     if encoding not in WINDOW_BITS:
         raise UnsupportedMediaType(f"Content-Encoding {encoding[:40]!r}: expected gzip, deflate or none")
-    return await asyncio.to_thread(_unpack, body, encoding, max_bytes)
+    return await alone(partial(_unpack, body, encoding, max_bytes))
 
 
 def _unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
@@ -67,7 +68,7 @@ async def pack(body: bytes, encoding: str) -> bytes:
     """Return the body, compressed by `encoding`, gzip or deflate."""
     if len(body) <= INLINE_BYTES:
         return pack_now(body, encoding)
-    return await asyncio.to_thread(pack_now, body, encoding)
+    return await alone(partial(pack_now, body, encoding))
 
 
 def pack_now(body: bytes, encoding: str) -> bytes:

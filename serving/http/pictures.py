@@ -20,6 +20,8 @@ Pixels = npt.NDArray[np.uint8]
 
 JSON_KEYS = ("images", "pixels")
 
+JSON_CONTAINER = re.compile(rb"\s*[{[]")
+
 # JSON that is no object, or in an encoding that JSON does not allow (RFC 8259, section 8.1); no picture begins so.
 OTHER_JSON = re.compile(rb'\s{0,9}(?:null|true|false|NaN|"|-?\d|\xef\xbb\xbf|\xff\xfe|\xfe\xff)')
 
@@ -52,9 +54,9 @@ def read_items(body: bytes, content_type: str, limits: Limits) -> list[Item]:
     if boundary is not None:
         parts = read_form(body, boundary, limits.images, limits.part_header_bytes)
         return [Item(part.name or place, _refuse_url(part.data)) for place, part in enumerate(parts)]
-    if body.lstrip()[:1] in (b"{", b"["):
+    if JSON_CONTAINER.match(body):
         return _read_json(body, limits)
-    if not body.strip():
+    if not body or body.isspace():
         raise InvalidInput(
             'the body is empty; expected a picture, a form with files, or JSON {"images": [base64, ...]}'
         )

@@ -1,0 +1,153 @@
+"""What `benchmarks/attack.py` sends: each attack is one connection's work, again and again, in a process of its own.
+
+Run by it: python benchmarks/attacks.py KIND SECONDS HTTP_PORT GRPC_PORT
+"""
+
+import contextlib
+import io
+import json
+import random
+import socket
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+GIGABYTE = 1_000_000_000
+BLOCK = bytes(65_536)
+# Just below MNIST_MAX_BODY_BYTES.
+LIMIT = 33_000_000
+# No answer is waited for longer.
+PATIENCE_S = 5.0
+
+# Takes the ports of HTTP and gRPC.
+Attack = Callable[[list[int]], None]
+
+
+def connect(port: int) -> socket.socket:
+    """Return a connection to the service."""
+    return socket.create_connection(("127.0.0.1", port), PATIENCE_S)
+
+
+def post(port: int, path: str, body: bytes, *headers: str) -> None:
+    """Send a request, and wait for the beginning of its answer."""
+    lines = [f"POST {path} HTTP/1.1", "host: x", f"content-length: {len(body)}", "connection: close", *headers]
+    with connect(port) as connection:
+        connection.sendall("\r\n".join([*lines, "", ""]).encode() + body)
+        connection.recv(65_536)
+
+
+def trickle(port: int, head: bytes) -> None:
+    """Send a byte at a time."""
+    with connect(port) as connection:
+        connection.sendall(head)
+        while True:
+            time.sleep(0.2)
+            connection.sendall(b"x")
+
+
+def pour(port: int, head: bytes, piece: bytes) -> None:
+    """Send a gigabyte, or as much as is taken."""
+    with connect(port) as connection:
+        connection.sendall(head)
+        for _ in range(GIGABYTE // len(piece)):
+            connection.sendall(piece)
+
+
+def picture(mode: str, form: str, side: int, **options: object) -> bytes:
+    """Return a picture of one colour."""
+    stream = io.BytesIO()
+    Image.new(mode, (side, side), 200 if len(mode) < 3 else (200, 201, 202, 180)[: len(mode)]).save(
+        stream, form, **options
+    )
+    return stream.getvalue()
+
+
+def json_pixels(images: int) -> bytes:
+    """Return the largest JSON that is allowed, all of it good."""
+    return json.dumps({"pixels": [[7] * 784] * images}, separators=(",", ":")).encode()
+
+
+def call(port: int, message: bytes) -> None:
+    """Call ModelInfer with bytes that may be no message."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        ask = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        for _ in range(5):
+            with contextlib.suppress(grpc.RpcError):
+                ask(message, timeout=PATIENCE_S)
+
+
+def flood(port: int, data: bytes) -> None:
+    """Send without reading."""
+    with connect(port) as connection:
+        connection.sendall(data)
+        connection.recv(65_536)
+
+
+def posting(body: bytes, path: str = "/predict", *headers: str) -> Attack:
+    """Return an attack that posts a body."""
+    return lambda ports: post(ports[0], path, body, *headers)
+
+
+def pouring(head: str, piece: bytes) -> Attack:
+    """Return an attack that pours zeros behind a head."""
+    return lambda ports: pour(ports[0], f"POST /predict HTTP/1.1\r\nhost: x\r\n{head}\r\n\r\n".encode(), piece)
+
+
+def calling(message: bytes) -> Attack:
+    """Return an attack that calls over gRPC."""
+    return lambda ports: call(ports[1], message)
+
+
+INFER = "/v2/models/mnist-cnn/infer"
+SLOW_HEAD = b"POST /predict HTTP/1.1\r\nx: "
+SLOW_BODY = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n"
+AHEAD = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n" * 1000
+FORM = b"".join(b'--x\r\ncontent-disposition: form-data; name="a"\r\n\r\n1\r\n' for _ in range(30_000)) + b"--x--\r\n"
+
+# Each with its number of connections, and what makes it.
+KINDS: dict[str, tuple[int, Callable[[], Attack]]] = {
+    "slow heads": (400, lambda: lambda ports: trickle(ports[0], SLOW_HEAD)),
+    "slow bodies": (400, lambda: lambda ports: trickle(ports[0], SLOW_BODY)),
+    "connections": (8, lambda: lambda ports: connect(ports[0]).close()),
+    "garbage": (8, lambda: lambda ports: flood(ports[0], random.randbytes(65_536))),
+    "requests sent ahead": (8, lambda: lambda ports: flood(ports[0], AHEAD)),
+    "a gigabyte, declared": (8, lambda: pouring(f"content-length: {GIGABYTE}", BLOCK)),
+    "a gigabyte, chunked": (8, lambda: pouring("transfer-encoding: chunked", b"10000\r\n" + BLOCK + b"\r\n")),
+    "bodies at the limit": (8, lambda: posting(random.randbytes(LIMIT))),
+    "gzip bombs": (8, lambda: posting(zlib.compress(bytes(GIGABYTE // 10), 9), INFER, "content-encoding: deflate")),
+    "forms of 30,000 parts": (8, lambda: posting(FORM, "/predict", "content-type: multipart/form-data; boundary=x")),
+    "pictures of 49 megapixels": (8, lambda: posting(picture("RGB", "PNG", 7000))),
+    "WebP of 24 megapixels": (8, lambda: posting(picture("RGBA", "WEBP", 4900, lossless=True))),
+    "JSON at the limit": (4, lambda: posting(json_pixels(2048))),
+    "JSON beyond it": (4, lambda: posting(b'{"pixels": [' + b"[]," * 5_000_000 + b"[]]}")),
+    "gRPC messages at the limit": (4, lambda: calling(random.randbytes(LIMIT))),
+}
+
+
+def main() -> None:
+    """Attack until the time is over."""
+    kind, (seconds, *ports) = sys.argv[1], map(int, sys.argv[2:])
+    connections, make = KINDS[kind]
+    attack, stop = make(), time.monotonic() + seconds
+
+    def go_on() -> None:
+        while time.monotonic() < stop:
+            with contextlib.suppress(OSError):
+                attack(ports)
+
+    for _ in range(connections):
+        threading.Thread(target=go_on, daemon=True).start()
+    print("ready", flush=True)
+    time.sleep(seconds)
+
+
+if __name__ == "__main__":
+    main()
