@@ -50,7 +50,7 @@ class MicroBatcher:
     Args:
         run: images uint8 (N, 28, 28) -> Outputs; called by one thread at a time.
         executor: runs the batches that are too large for the event loop; None runs all on the loop.
-        max_batch_size: images of one run; a larger request is split and put together again.
+        max_batch_size: images of one run; a larger request is split, lets others in between, and is put together again.
         queue_size: images that may wait.
         max_delay_s: how long the oldest image may wait for the batch to fill; 0 = no wait.
         inline_images: batches up to this size run on the event loop, where the way to a thread and back would cost
@@ -224,6 +224,9 @@ class MicroBatcher:
             request.taken += count
             room -= count
             self._waiting -= count
+            if request.taken < request.size:
+                # The rest of an oversize request lets those who wait go first.
+                self._queue.rotate(-1)
             self._drop_dead(now)
         self._tell_queue()
         return batch

@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -54,6 +55,10 @@ logger = logging.getLogger(__name__)
 
 # How often what is measured over time is brought up to date.
 TICK_S = 0.5
+
+# How long a thread keeps the interpreter while the event loop waits for it. With Python's 5 ms, each request waits
+# several times so long while large bodies are taken apart in threads.
+SWITCH_S = 0.001
 
 Handler = Callable[[int, FrameType | None], object] | int | None
 
@@ -160,6 +165,7 @@ class Worker:
         self._take_signals()
         for listener in self._listeners:
             await listener.start()
+        sys.setswitchinterval(SWITCH_S)
         self._heartbeat.start(time.monotonic())
         work = self._load(), self._tick_forever(), self._beat_forever(), self._write_forever()
         self._tasks = [asyncio.create_task(each) for each in work]

@@ -69,6 +69,20 @@ async def test_an_oversize_request_is_split_and_put_together_again():
     assert [len(batch) for batch in run.batches] == [8, 8, 5]
 
 
+async def test_who_asks_for_much_lets_those_who_ask_for_little_go_first():
+    run, done = FakeRun(), []
+    batcher = batcher_of(run, queue_size=200)
+
+    async def submit(name: str, count: int) -> None:
+        await batcher.submit(numbered(*range(count)))
+        done.append(name)
+
+    await asyncio.gather(submit("large", 80), submit("other large", 80), *(submit(f"small {n}", 1) for n in range(5)))
+    assert sorted(done[:5]) == [f"small {n}" for n in range(5)]
+    # The two large ones take turns as well.
+    assert len(run.batches) <= 22
+
+
 async def test_zero_images_give_empty_outputs():
     assert (await batcher_of(FakeRun()).submit(numbered())).logits.shape == (0, 10)
 
