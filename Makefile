@@ -54,7 +54,7 @@ bench: $(DEV) ## measure the service beside a bare server: processor time, rates
 	.venv/bin/python -m training fetch-data
 	.venv/bin/python -m benchmarks.bench
 
-image-test: $(DEV) ## build the image with docker or podman and test it (RUNTIME=cpu|gpu)
+image-test: $(DEV) ## build the image with docker or podman and test it (RUNTIME=cpu|gpu SCORING=no|yes)
 	.venv/bin/python -m training fetch-data
 	RUNTIME=$(RUNTIME) deploy/image-test.sh
 

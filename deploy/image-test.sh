@@ -1,19 +1,23 @@
 #!/usr/bin/env bash
 # Builds the image and tests it for real: with docker where an engine answers, else with podman and runc, without a daemon.
-# Leaves its bill of materials (CycloneDX) in build/sbom-RUNTIME.cdx.json.
+# Leaves its bill of materials (CycloneDX) in build/sbom-FLAVOUR.cdx.json: cpu, gpu, cpu-score or gpu-score.
 #   RUNTIME=cpu|gpu    which dependencies (cpu)
+#   SCORING=no|yes     with pyarrow, for files (no)
 #   BASE_IMAGE=...     the base; docker's default is the Dockerfile's, podman's a Debian bookworm made here by mmdebstrap
 #   PYTHON=...         the interpreter with the tests' dependencies (.venv/bin/python)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 RUNTIME=${RUNTIME:-cpu}
+SCORING=${SCORING:-no}
 PYTHON=${PYTHON:-.venv/bin/python}
-IMAGE=localhost/mnist-reader:test-$RUNTIME
+FLAVOUR=$RUNTIME
+[ "$SCORING" = no ] || FLAVOUR=$RUNTIME-score
+IMAGE=localhost/mnist-reader:test-$FLAVOUR
 REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 say() { echo "[$SECONDS s] $*"; }
 
 build() { # ENGINE ARGUMENTS...
-  "$1" build "${@:2}" --build-arg RUNTIME="$RUNTIME" \
+  "$1" build "${@:2}" --build-arg RUNTIME="$RUNTIME" --build-arg SCORING="$SCORING" \
     --build-arg REVISION="$REVISION" -t "$IMAGE" .
 }
 
@@ -95,12 +99,12 @@ fi
 say "built"
 
 # Debian's packages and Python's, as they lie in the image.
-BILL=$PWD/build/sbom-$RUNTIME.cdx.json
+BILL=$PWD/build/sbom-$FLAVOUR.cdx.json
 mkdir -p build
 "$ENGINE" save -o "$WORK/image.tar" "$IMAGE" >/dev/null
 SYFT_CHECK_FOR_APP_UPDATE=false "$(dirname "$PYTHON")/syft" scan -q "docker-archive:$WORK/image.tar" \
   --source-name mnist-reader -o "cyclonedx-json=$BILL"
 rm "$WORK/image.tar"
 say "bill of materials made"
-export ENGINE IMAGE REVISION RUNTIME BILL BASE_IMAGE="${BASE_IMAGE:-}"
+export ENGINE IMAGE REVISION RUNTIME SCORING BILL BASE_IMAGE="${BASE_IMAGE:-}"
 "$PYTHON" -m pytest tests/image -v -s

@@ -15,11 +15,11 @@ from tests.e2e.server import free_ports, wait_until
 ENGINE, IMAGE, BASE_IMAGE, REVISION, BILL = (
     os.environ.get(name, "") for name in ("ENGINE", "IMAGE", "BASE_IMAGE", "REVISION", "BILL")
 )
-RUNTIME = os.environ.get("RUNTIME", "cpu")
+RUNTIME, SCORING = os.environ.get("RUNTIME", "cpu"), os.environ.get("SCORING") == "yes"
 
 HARDENED = (
     "--read-only --tmpfs /tmp:rw,noexec,nosuid,size=128m,mode=1777 --cap-drop ALL --security-opt no-new-privileges "
-    "--memory 1g --memory-swap 1g --cpus 2 --pids-limit 256 --network host"
+    "--memory 1g --memory-swap 1g --cpus 2 --pids-limit 256"
 ).split()
 # podman writes the user into /etc/passwd unless it is told not to; docker never does.
 if ENGINE == "podman":
@@ -72,7 +72,8 @@ class Container:
         self.http, self.v2, self.grpc = free_ports(3)
         ports = [f"-ePORT={self.http}", f"-eV2_PORT={self.v2}", f"-eGRPC_PORT={self.grpc}"]
         started = time.monotonic()
-        engine("run", "-d", "--name", name, *HARDENED, *ports, f"-eMNIST_WORKERS={workers}", *options, IMAGE, *command)
+        settings = ["--network", "host", *ports, f"-eMNIST_WORKERS={workers}", *options]
+        engine("run", "-d", "--name", name, *HARDENED, *settings, IMAGE, *command)
         try:
             wait_until(self.ready if ready is None else lambda: ready(self), 120)
         except AssertionError as error:

@@ -1,5 +1,6 @@
 """The image with the environment, the user and the secrets that the manifests for Kubernetes give it."""
 
+import json
 import os
 import ssl
 from collections.abc import Iterator
@@ -7,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow.parquet
 import pytest
 
 from tests.certificates import write_certificate
 from tests.deploy.manifests import FOLDER, environ, pod, render, render_with_access
+from tests.deploy.tools import documents
 from tests.e2e.server import free_ports
-from tests.image.engine import Container, engine, running
+from tests.image.engine import HARDENED, IMAGE, SCORING, Container, engine, running
 
 SECRETS = {"tokens": "ask\nscrape\n", "admin-tokens": "change\n", "scrape-token": "scrape"}
 
@@ -61,6 +64,21 @@ def test_the_overlay_starts_predicts_and_stops(seven: bytes):
         assert httpx.post(container.url("/predict"), content=seven).json()["predictions"][0]["digit"] == 7
         engine("stop", "-t", "40", container.name)
         assert container.exit_code() == 0
+
+
+@pytest.mark.skipif(not SCORING, reason="`make image-test SCORING=yes` builds the image that scores files")
+def test_the_job_scores_the_files_of_its_volume(tmp_path: Path, seven: bytes):
+    (job,) = documents(FOLDER / "score-job.yaml")
+    (tmp_path / "input").mkdir()
+    (tmp_path / "input" / "seven.png").write_bytes(seven)
+    # What fsGroup does in a cluster.
+    for path in (tmp_path, *tmp_path.rglob("*")):
+        os.chown(path, -1, pod(job)["securityContext"]["fsGroup"])
+        path.chmod(0o770 if path.is_dir() else 0o660)
+    given = ["--rm", *HARDENED, "--network", "none", "--user", user(job), "-v", f"{tmp_path}:/data"]
+    engine("run", *given, IMAGE, *pod(job)["containers"][0]["args"])
+    assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["rows"] == 1
+    assert pyarrow.parquet.read_table(tmp_path / "digits.parquet")["digit"].to_pylist() == [7]
 
 
 def test_with_access_callers_need_tls_and_a_token(guarded: tuple[Container, int], secrets: Path, seven: bytes):
