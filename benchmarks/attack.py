@@ -3,8 +3,9 @@
 Run: .venv/bin/python benchmarks/attack.py [--seconds 5] [--rounds 3] [KIND ...]
 
 Ordinary clients send a binary tensor, a 28x28 PNG and a 512x512 PNG, in turns, over keep-alive connections. Each attack
-has a quiet time before it, and comes from a process of its own, at the lowest priority: it is the server's time that
-counts. Exits with 1 if a p99 is more than three times the quiet one, or memory grows beyond twice what may be pending.
+has a quiet time before it, and comes from a process of its own, at the lowest priority and at no more than 1 Gbit/s: it
+is the server's time that counts. Exits with 1 if a p99 is more than three times the quiet one, or memory grows beyond
+twice what may be pending.
 """
 
 import argparse

@@ -24,11 +24,39 @@ GIGABYTE = 1_000_000_000
 BLOCK = bytes(65_536)
 # Just below MNIST_MAX_BODY_BYTES.
 LIMIT = 33_000_000
+# What all connections send together: a network of 1 Gbit/s.
+BYTES_PER_S = 125_000_000
 # No answer is waited for longer.
 PATIENCE_S = 5.0
 
 # Takes the ports of HTTP and gRPC.
 Attack = Callable[[list[int]], None]
+
+
+class Pace:
+    """Lets bytes go no faster than `BYTES_PER_S`."""
+
+    def __init__(self) -> None:
+        self._lock, self._free_at = threading.Lock(), 0.0
+
+    def wait(self, size: int) -> None:
+        """Wait until `size` bytes may go."""
+        with self._lock:
+            now = time.monotonic()
+            self._free_at = max(self._free_at, now) + size / BYTES_PER_S
+            wait_s = self._free_at - now
+        time.sleep(wait_s)
+
+
+pace = Pace()
+
+
+def send(connection: socket.socket, data: bytes) -> None:
+    """Send at the pace of the network."""
+    for start in range(0, len(data), len(BLOCK)):
+        piece = data[start : start + len(BLOCK)]
+        pace.wait(len(piece))
+        connection.sendall(piece)
 
 
 def connect(port: int) -> socket.socket:
@@ -40,25 +68,25 @@ def post(port: int, path: str, body: bytes, *headers: str) -> None:
     """Send a request, and wait for the beginning of its answer."""
     lines = [f"POST {path} HTTP/1.1", "host: x", f"content-length: {len(body)}", "connection: close", *headers]
     with connect(port) as connection:
-        connection.sendall("\r\n".join([*lines, "", ""]).encode() + body)
+        send(connection, "\r\n".join([*lines, "", ""]).encode() + body)
         connection.recv(65_536)
 
 
 def trickle(port: int, head: bytes) -> None:
     """Send a byte at a time."""
     with connect(port) as connection:
-        connection.sendall(head)
+        send(connection, head)
         while True:
             time.sleep(0.2)
-            connection.sendall(b"x")
+            send(connection, b"x")
 
 
 def pour(port: int, head: bytes, piece: bytes) -> None:
     """Send a gigabyte, or as much as is taken."""
     with connect(port) as connection:
-        connection.sendall(head)
+        send(connection, head)
         for _ in range(GIGABYTE // len(piece)):
-            connection.sendall(piece)
+            send(connection, piece)
 
 
 def picture(mode: str, form: str, side: int, **options: object) -> bytes:
@@ -80,6 +108,7 @@ def call(port: int, message: bytes) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
         ask = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         for _ in range(5):
+            pace.wait(len(message))
             with contextlib.suppress(grpc.RpcError):
                 ask(message, timeout=PATIENCE_S)
 
@@ -87,7 +116,7 @@ def call(port: int, message: bytes) -> None:
 def flood(port: int, data: bytes) -> None:
     """Send without reading."""
     with connect(port) as connection:
-        connection.sendall(data)
+        send(connection, data)
         connection.recv(65_536)
 
 
