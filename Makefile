@@ -21,7 +21,7 @@ FUZZ_SECONDS ?= 60
 # Half of the suite's time is waiting for servers; each process takes up to 1.5 GB for torch.
 SIDE_BY_SIDE := -n 2 --dist loadfile
 
-.PHONY: help serve train train-all test test-no-torch faults fuzz bench image-test check format protos lock clean
+.PHONY: help serve train train-all test test-no-torch faults fuzz bench bench-peers image-test check format protos lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,10 @@ fuzz: $(FUZZ) ## fuzz every reader, FUZZ_SECONDS each, and the interfaces of a r
 bench: $(DEV) ## measure the service beside a bare server: processor time, rates, latencies, start, memory
 	.venv/bin/python -m training fetch-data
 	.venv/bin/python -m benchmarks.bench
+
+bench-peers: $(DEV) ## measure it beside other model servers, each installed in build/peers; docs/peers.md, docs/peers.svg
+	.venv/bin/python -m training fetch-data
+	.venv/bin/python -m benchmarks.bench_peers $(PEERS_OPTIONS)
 
 image-test: $(DEV) ## build the image with docker or podman and test it (RUNTIME=cpu|gpu SCORING=no|yes)
 	.venv/bin/python -m training fetch-data

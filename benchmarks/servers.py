@@ -85,8 +85,8 @@ class Server:
         return sum(_scheduled_s(process.pid) for process in self._processes())
 
     def memory_mb(self) -> float:
-        """Return the resident memory of all its processes; what they share counts for each."""
-        return sum(process.memory_info().rss for process in self._processes()) / 1e6
+        """Return the proportional set size of all its processes: what several share counts once."""
+        return sum(process.memory_full_info().pss for process in self._processes()) / 1e6
 
     def stop(self) -> None:
         """Stop it, with everything that it has started."""
@@ -141,6 +141,6 @@ def describe_machine() -> str:
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     return (
         f"{os.cpu_count()} cores of {found[1] if found else platform.processor()}, {memory_gb:.0f} GB, "
-        f"{platform.system()} {platform.release()}, Python {platform.python_version()}, "
+        f"{platform.system()}, Python {platform.python_version()}, "
         f"{datetime.now(UTC):%d %B %Y}; load before the start: {load}"
     )

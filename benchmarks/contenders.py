@@ -1,0 +1,184 @@
+"""The servers that the service is compared with: their environments, how each is started, what each is sent."""
+
+import json
+import os
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import servers
+from benchmarks.cases import (
+    LARGE,
+    Case,
+    Images,
+    binary_v2,
+    grpc_v2,
+    json_v2,
+    multipart,
+    our_cases,
+    over_http,
+    png_of,
+)
+from benchmarks.servers import MODEL, ROOT, Ports, Server, model_file
+from benchmarks.soak import free_ports
+
+FOLDER = ROOT / "benchmarks/peers"
+JSON = "application/json"
+AT_ONCE = f"{LARGE} images"
+
+TELL = """
+import sys
+from importlib.metadata import version
+print(*(f"{name} {version(name)}" for name in sys.argv[1:]), sep=", ")
+"""
+
+Start = Callable[[Path], Server]
+Cases = Callable[[Images], dict[str, Case]]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One server.
+
+    Attributes:
+        name: for the table.
+        start: starts it; is given a folder for what it writes.
+        cases: what it is sent, by kind.
+        packages: whose versions are told.
+        environment: name of its requirements and its environment; empty for our own.
+    """
+
+    name: str
+    start: Start
+    cases: Cases
+    packages: tuple[str, ...]
+    environment: str = ""
+
+
+def interpreter(environment: str) -> Path:
+    """Return the Python of an environment, which is made anew when its requirements have changed.
+
+    PyTriton brings a binary that was built for one Python 3.11 and reads the standard library of another if it must;
+    PYTRITON_PYTHON names one that fits, such as Debian's 3.11.2.
+    """
+    requirements = FOLDER / f"requirements/{environment}.txt"
+    base = os.environ.get(f"{environment.upper()}_PYTHON", sys.executable)
+    digest = zlib.crc32(requirements.read_bytes() + base.encode())
+    place = ROOT / f"build/peers/{environment}-{digest:08x}"
+    python = place / "bin/python"
+    stamp = place / ".made"
+    if not stamp.exists():
+        print(f"installing {environment}", flush=True)
+        subprocess.run([base, "-m", "venv", "--without-pip", "--clear", place], check=True)
+        pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check", "--quiet"]
+        subprocess.run([*pip, "install", "-r", requirements], check=True)
+        stamp.touch()
+    return python
+
+
+def version_of(contender: Contender) -> str:
+    """Return the versions of a contender's packages."""
+    python = interpreter(contender.environment) if contender.environment else Path(sys.executable)
+    done = subprocess.run([python, "-c", TELL, *contender.packages], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def _script(environment: str, script: str, ready: str) -> Start:
+    def start(folder: Path) -> Server:
+        ports = Ports(*free_ports(2))
+        command = [str(interpreter(environment)), str(FOLDER / script), str(model_file()), *map(str, ports)]
+        return Server(command, ports, ready, {}, folder / f"{environment}.log")
+
+    return start
+
+
+def _start_bentoml(folder: Path) -> Server:
+    ports = Ports(*free_ports(1))
+    python = interpreter("bentoml")
+    environ = {
+        "PEER_PORT": str(ports.http),
+        "PEER_MODEL": str(model_file()),
+        "BENTOML_HOME": str(folder / "bentoml"),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "PYTHONPATH": str(FOLDER),
+    }
+    command = [str(python), "-m", "bentoml", "serve", "bentoml_service:Digits", "--working-dir", str(FOLDER)]
+    return Server(command, ports, "/readyz", environ, folder / "bentoml.log")
+
+
+def _start_mlserver(folder: Path) -> Server:
+    ports = Ports(*free_ports(2))
+    place = folder / "mlserver"
+    place.mkdir()
+    general = {"http_port": ports.http, "grpc_port": ports.grpc, "parallel_workers": 0, "metrics_endpoint": None}
+    model = {"name": MODEL, "implementation": "mlserver_model.Digits", "parameters": {"uri": str(model_file())}}
+    (place / "settings.json").write_text(json.dumps(general), encoding="utf-8")
+    (place / "model-settings.json").write_text(json.dumps(model), encoding="utf-8")
+    python = interpreter("mlserver")
+    command = [str(python), "-c", "from mlserver.cli import main; main()", "start", str(place)]
+    return Server(command, ports, "/v2/health/ready", {"PYTHONPATH": str(FOLDER)}, folder / "mlserver.log")
+
+
+def _nested(path: str, images: Images, field: str = "images") -> Case:
+    values = images.tolist() if field == "images" else images[0].tolist()
+    return over_http(path, json.dumps({field: values}).encode(), len(images), content_type=JSON)
+
+
+def _raw(images: Images) -> Case:
+    return over_http("/binary", images.tobytes(), len(images), content_type="application/octet-stream")
+
+
+def _handwritten(images: Images) -> dict[str, Case]:
+    one = images[:1]
+    png = multipart("/png", "file", png_of(one[0]), "image/png")
+    return {"JSON": _nested("/json", one), "binary": _raw(one), "PNG": png, AT_ONCE: _raw(images[:LARGE])}
+
+
+def _ray(images: Images) -> dict[str, Case]:
+    return {"JSON": _nested("/json", images[:1]), "binary": _raw(images[:1]), AT_ONCE: _raw(images[:LARGE])}
+
+
+def _bentoml(images: Images) -> dict[str, Case]:
+    png = multipart("/picture", "image", png_of(images[0]), "image/png")
+    return {"JSON": _nested("/predict", images[:1]), "PNG": png}
+
+
+def _triton(images: Images) -> dict[str, Case]:
+    one, many = images[:1], images[:LARGE]
+    return {"JSON": json_v2(one), "binary": binary_v2(one), "gRPC": grpc_v2(one), AT_ONCE: binary_v2(many)}
+
+
+def _mlserver(images: Images) -> dict[str, Case]:
+    one, many = images[:1], images[:LARGE]
+    return {"JSON": json_v2(one), "gRPC": grpc_v2(one), AT_ONCE: json_v2(many)}
+
+
+OURS, FLOOR, HANDWRITTEN, TRITON = "mnist-reader", "bare Starlette (the floor)", "FastAPI, by hand", "PyTriton"
+
+CONTENDERS = [
+    Contender(OURS, servers.start_ours, our_cases, ("bentoml", "uvicorn", "grpcio")),
+    Contender(FLOOR, servers.start_floor, our_cases, ("starlette", "uvicorn", "uvloop", "grpcio")),
+    Contender(
+        HANDWRITTEN, _script("fastapi", "fastapi_server.py", "/ready"), _handwritten, ("fastapi", "uvicorn"), "fastapi"
+    ),
+    Contender(
+        TRITON,
+        _script("pytriton", "pytriton_server.py", f"/v2/models/{MODEL}/ready"),
+        _triton,
+        ("nvidia-pytriton",),
+        "pytriton",
+    ),
+    Contender("MLServer", _start_mlserver, _mlserver, ("mlserver",), "mlserver"),
+    Contender(
+        "LitServe",
+        _script("litserve", "litserve_server.py", "/health"),
+        lambda images: {"JSON": _nested("/predict", images[:1], "image")},
+        ("litserve",),
+        "litserve",
+    ),
+    Contender("BentoML as documented", _start_bentoml, _bentoml, ("bentoml",), "bentoml"),
+    Contender("Ray Serve", _script("ray", "ray_server.py", "/ready"), _ray, ("ray",), "ray"),
+]
