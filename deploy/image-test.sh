@@ -82,7 +82,10 @@ if docker info >/dev/null 2>&1; then ENGINE=docker; fi
 WORK=$(mktemp -d /var/tmp/mnist-reader-image.XXXXXX)
 trap cleanup EXIT
 if [ $ENGINE = docker ]; then
-  build docker ${BASE_IMAGE:+--build-arg BASE_IMAGE="$BASE_IMAGE"}
+  BASE_IMAGE=${BASE_IMAGE:-$(sed -n 's/^ARG BASE_IMAGE=//p' Dockerfile)}
+  # The builder may keep it elsewhere; its size is asked for later.
+  docker image inspect "$BASE_IMAGE" >/dev/null 2>&1 || docker pull -q "$BASE_IMAGE"
+  build docker --build-arg BASE_IMAGE="$BASE_IMAGE"
 else
   install_podman
   configure_podman
@@ -106,5 +109,5 @@ SYFT_CHECK_FOR_APP_UPDATE=false "$(dirname "$PYTHON")/syft" scan -q "docker-arch
   --source-name mnist-reader -o "cyclonedx-json=$BILL"
 rm "$WORK/image.tar"
 say "bill of materials made"
-export ENGINE IMAGE REVISION RUNTIME SCORING BILL BASE_IMAGE="${BASE_IMAGE:-}"
+export ENGINE IMAGE BASE_IMAGE REVISION RUNTIME SCORING BILL
 "$PYTHON" -m pytest tests/image -v -s

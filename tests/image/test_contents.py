@@ -114,7 +114,7 @@ def test_the_cpu_image_adds_little_to_its_base(files):
         site = SITE.match(path)
         parts[site[1] if site else "/".join(path.split("/")[:3]) if path.startswith("/app") else ""] += size
     del parts[""]
-    added = image_size(IMAGE) - (image_size(BASE_IMAGE) if BASE_IMAGE else 0)
+    added = image_size(IMAGE) - image_size(BASE_IMAGE)
     print(f"\nimage {image_size(IMAGE) / 1e6:.0f} MB, of which {added / 1e6:.0f} MB are not the base's:")
     for name, size in parts.most_common(12):
         print(f"  {name:<28}{size / 1e6:6.1f} MB")
