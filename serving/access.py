@@ -141,4 +141,5 @@ class Access:
 
 def _bearer(authorization: str) -> str:
     scheme, _, token = authorization.partition(" ")
-    return token.strip() if scheme == "Bearer" else ""
+    # RFC 9110, section 11.1: the scheme's case does not matter.
+    return token.strip() if scheme.lower() == "bearer" else ""

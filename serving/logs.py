@@ -22,6 +22,9 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 # Random digits of this process, and a count: a uuid4 for each request takes 2 us.
 _PROCESS, _numbers = secrets.token_hex(8), itertools.count()
 
+# Control characters and what else ends a line; a terminal obeys some of them.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
 # Loggers that come with handlers of their own; their events belong into the same stream.
 FOREIGN = ("bentoml", "uvicorn", "uvicorn.error", "uvicorn.access", "circus")
 
@@ -62,11 +65,11 @@ class ConsoleFormatter(logging.Formatter):
     """One text per line: time, level, process, message, fields; a traceback follows on lines of its own."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the event as text; line breaks inside are escaped, so that nobody can forge a line."""
+        """Return the event as text; what breaks lines or a terminal obeys is escaped: nobody can forge a line."""
         time = datetime.fromtimestamp(record.created, UTC).astimezone().strftime("%H:%M:%S.%f")[:-3]
         parts = [time, f"{record.levelname:7}", f"[{record.process}]", record.getMessage()]
         parts += [f"{name}={value}" for name, value in _fields(record).items()]
-        line = " ".join(parts).replace("\r", "\\r").replace("\n", "\\n")
+        line = _CONTROL.sub(lambda found: repr(found[0])[1:-1], " ".join(parts))
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
@@ -83,5 +86,7 @@ def configure(log_format: Literal["json", "console"], level: str) -> None:
         foreign.propagate = True
         # They tell each step of a start and stop; ours tell it once.
         foreign.setLevel(level.upper() if level in ("debug", "error") else "WARNING")
-    # It warns of each malformed form, which its sender is told.
+    # They warn of each malformed form or request, which its sender is told, and the metrics count.
     logging.getLogger("python_multipart").setLevel("ERROR")
+    if level != "debug":
+        logging.getLogger("uvicorn.error").setLevel("ERROR")

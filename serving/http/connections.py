@@ -4,12 +4,14 @@ Must not know: what a request asks for.
 """
 
 import asyncio
+import os
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 import orjson
 import uvicorn
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.http.express import Express
@@ -42,6 +44,9 @@ def protect(config: uvicorn.Config, guard: Guard, express: Express | None = None
     """
     config.http_protocol_class = partial(GuardedProtocol, guard, express)  # type: ignore[assignment]
     config.ws_protocol_class = None
+    if isinstance(config.loaded_app, ProxyHeadersMiddleware) and "FORWARDED_ALLOW_IPS" not in os.environ:
+        # By default uvicorn believes what callers on this machine say of the address that they call for.
+        config.loaded_app = config.loaded_app.app
     config.ssl = guard.tls
     config.encoded_headers = [*config.encoded_headers, *SECURITY_HEADERS]
 
@@ -237,6 +242,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  uvicorn's text is no JSON
         """Answer what the parser does not take."""
+        if self._refusal is None:
+            self._guard.note("malformed")
         status, text = self._refusal or (400, "this is no valid HTTP request")
         self._refuse(status, text)
 

@@ -52,8 +52,12 @@ def test_a_traceback_is_a_field_of_json():
 
 
 def test_the_console_shows_one_line_that_nobody_can_forge(request_id: str):
-    line = ConsoleFormatter().format(record("bad\r\n12:00:00 ERROR forged", path="/x"))
+    line = ConsoleFormatter().format(
+        record("bad\r\n12:00:00 ERROR forged \x1b[2J \x9b2J \x7f \u2028 \x85 done", path="/x")
+    )
     assert len(line.splitlines()) == 1
+    assert line.isprintable()
+    assert "bad\\r\\n12:00:00 ERROR forged \\x1b[2J" in line
     assert line.endswith("path=/x request_id=abc")
 
 
@@ -63,7 +67,7 @@ def test_other_peoples_loggers_write_to_the_same_stream(form: str, restored: Non
     logs.configure(form, "info")
     logging.getLogger("serving.x").info("ours")
     logging.getLogger("uvicorn.error").info("a step")
-    logging.getLogger("uvicorn.error").warning("theirs")
+    logging.getLogger("circus").warning("theirs")
     lines = capsys.readouterr().err.splitlines()
     assert [text for line in lines for text in ("ours", "a step", "theirs") if text in line] == ["ours", "theirs"]
 
@@ -71,6 +75,7 @@ def test_other_peoples_loggers_write_to_the_same_stream(form: str, restored: Non
 def test_what_is_told_to_the_sender_of_a_form_does_not_fill_the_log(restored: None, capsys: pytest.CaptureFixture[str]):
     logs.configure("console", "info")
     logging.getLogger("python_multipart.multipart").warning("Expected boundary character 45, got 123 at index 2")
+    logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
     assert capsys.readouterr().err == ""
 
 
