@@ -37,6 +37,7 @@ from serving.http.connections import protect
 from serving.http.express import Express, is_allowed
 from serving.http.guard import Guard
 from serving.http.listener import Listener, sockets_of
+from serving.http.unshaken import Unshaken
 from serving.http.v2 import V2Endpoints
 from serving.metric_files import reserve
 from serving.metrics import MULTIPROC_VARIABLE, WRITE_S, Metrics
@@ -92,6 +93,8 @@ class Worker:
         self.bodies = BodyReader(settings)
         self.access = Access(settings)
         self._certificate = Certificate(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
+        self._guards: list[Guard] = []
+        self._unshaken = Unshaken(settings, self._guards, self.metrics) if settings.tls_cert else None
         self.app, self.admin_app = self._make_apps()
         self._express = self._make_express()
         self._listeners = self._make_listeners()
@@ -153,7 +156,10 @@ class Worker:
         return listeners
 
     def _guard(self) -> Guard:
-        return Guard(self.settings, self.metrics, self._certificate.context if self._certificate else None)
+        self._guards.append(
+            Guard(self.settings, self.metrics, self._certificate.context if self._certificate else None)
+        )
+        return self._guards[-1]
 
     @property
     def hosted(self) -> bool:
@@ -191,6 +197,8 @@ class Worker:
                 os.kill(os.getpid(), signal.SIGTERM)
             try:
                 self._measure()
+                if self._unshaken:
+                    self._unshaken.look(time.monotonic())
             except OSError as error:  # such as no descriptor left; the next tick may have one
                 logger.warning("not measured: %s", error)
             self.access.refresh()

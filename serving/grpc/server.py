@@ -4,11 +4,6 @@ Must not know: what a call does.
 """
 
 import asyncio
-import contextlib
-import os
-import socket
-import stat
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -22,6 +17,7 @@ from serving.grpc.service import InferenceService
 from serving.grpc.stubs import inference_pb2
 from serving.metrics import Metrics
 from serving.settings import Settings
+from serving.sockets import connections_of, end
 from serving.tls import Certificate
 
 # How often a stopping server looks whether calls are still being answered, and what the last answers take to leave.
@@ -100,7 +96,8 @@ class GrpcServer:
             busy = self._gate.inside
             await asyncio.sleep(LOOK_S)
         # What has just arrived gRPC would cancel. A connection that closes tells its caller to go to another instance.
-        close_connections(self._port)
+        for descriptor in connections_of([self._port]).values():
+            end(descriptor)
         await self._server.stop(None)
 
 
@@ -126,22 +123,6 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_connection_idle_ms", IDLE_MS),
         ("grpc.max_concurrent_streams", MAX_STREAMS),
     ]
-
-
-def close_connections(port: int) -> None:
-    """Close what is connected to a port of this process, as far as the system (Linux) shows it."""
-    folder = Path("/proc/self/fd")
-    for descriptor in [int(entry.name) for entry in folder.iterdir()] if folder.is_dir() else ():
-        with contextlib.suppress(OSError):
-            if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-                _close_connection(descriptor, port)
-
-
-def _close_connection(descriptor: int, port: int) -> None:
-    with socket.socket(fileno=os.dup(descriptor)) as found:
-        if found.family in (socket.AF_INET, socket.AF_INET6) and found.getsockname()[1] == port:
-            found.getpeername()  # an error for the listening socket, which other workers share
-            found.shutdown(socket.SHUT_RDWR)
 
 
 def _reflect(server: grpc.aio.Server) -> None:

@@ -53,6 +53,14 @@ class Guard:
         """Count a refusal."""
         self._metrics.rejected.labels(reason).inc()
 
+    def descriptors(self) -> set[int]:
+        """Return the descriptors of all connections."""
+        return {
+            protocol.transport.get_extra_info("socket").fileno()
+            for protocol in (*self._taken, *self._lingering)
+            if not protocol.transport.is_closing()
+        }
+
     def admit(self, protocol: "GuardedProtocol") -> bool:
         """Return whether there is room for a new connection, at the cost of one that is idle if need be."""
         if len(self._taken) >= self.max_connections:

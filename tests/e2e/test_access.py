@@ -1,13 +1,16 @@
 """The real service behind tokens and certificates, with a port for administrators, on every port."""
 
 import os
+import socket
 import ssl
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
 import httpx
+import psutil
 import pytest
 from cryptography import x509
 
@@ -120,3 +123,20 @@ def test_new_certificates_and_tokens_are_in_force_without_a_restart(server: Serv
 
 def test_no_token_and_no_key_is_in_the_log(server: Server):
     assert [word for word in ("change", "Bearer", "PRIVATE KEY") if word in server.log] == []
+
+
+def test_connections_that_never_shake_hands_are_closed_in_time_and_keep_nobody_out(start: Start, folder: Path):
+    write_certificate(folder, "three")
+    tls = {"MNIST_TLS_CERT": str(folder / "tls.crt"), "MNIST_TLS_KEY": str(folder / "tls.key")}
+    server = start(MNIST_HEAD_TIMEOUT_S="1", MNIST_MAX_CONNECTIONS="20", **tls)
+    wait_until(lambda: answers(server, folder), 60)
+    (pid,) = server.worker_pids()
+    with ExitStack() as stack:
+        for port in (server.port, server.v2_port, server.grpc_port):
+            before = psutil.Process(pid).num_fds()
+            silent = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 10)) for _ in range(100)]
+            if port != server.grpc_port:
+                assert answers(server, folder)
+            wait_until(lambda held=before: psutil.Process(pid).num_fds() <= held + 5, 8)
+            assert len(silent) == 100
+    assert answers(server, folder)
