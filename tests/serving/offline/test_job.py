@@ -94,8 +94,8 @@ def test_g02_ten_kills_at_random_moments_lose_and_repeat_nothing(models: Path, t
     subprocess.run([sys.executable, "-m", "serving", *command(models, tree, "--output", whole)], check=False)
     unbroken_s = time.monotonic() - start_s
     random = np.random.default_rng(0)
-    progress = partial_folder(killed) / journals.ROWS
-    sizes = [0]
+    journal = partial_folder(killed) / journals.JOURNAL
+    kept_tasks = [0]
     for _ in range(10):
         arguments = [sys.executable, "-m", "serving", *command(models, tree, "--output", killed, "--resume")]
         with subprocess.Popen(arguments, stderr=subprocess.PIPE) as process:
@@ -103,8 +103,8 @@ def test_g02_ten_kills_at_random_moments_lose_and_repeat_nothing(models: Path, t
                 process.wait(random.uniform(0.1, 0.6) * unbroken_s)
             except subprocess.TimeoutExpired:
                 process.kill()
-        sizes.append(progress.stat().st_size if progress.exists() else sizes[-1])
-    assert sizes == sorted(sizes)
+        kept_tasks.append(journal.read_bytes().count(b"\n") if journal.exists() else kept_tasks[-1])
+    assert kept_tasks == sorted(kept_tasks)
     assert main(command(models, tree, "--output", killed, "--resume")) == 3
     assert killed.read_bytes() == whole.read_bytes()
     assert len(killed.read_text().splitlines()) == 2002
