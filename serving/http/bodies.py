@@ -19,6 +19,9 @@ from serving.settings import Settings
 # What takes longer than about ten milliseconds to take apart leaves the event loop to the other callers.
 INLINE_BYTES = 1_048_576
 
+# Of a body that arrives in parts.
+PIECE_BYTES = 262_144
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -56,24 +59,45 @@ class BodyReader:
         return body
 
     async def _read_rest(self, request: Request, message: Message) -> bytes:
-        body = bytearray(message.get("body", b""))
+        pieces = _Pieces()
         loop = asyncio.get_running_loop()
         stop = loop.time() + self._timeout_s
         share = _Share(self)
         try:
             while True:
-                if len(body) > self.max_bytes:
+                pieces.add(message.get("body", b""))
+                if pieces.size > self.max_bytes:
                     raise _too_large(self.max_bytes)
-                share.grow(len(body))
+                share.grow(pieces.size)
                 if self.pending > self._max_pending:
                     raise CutOff(QueueFull(f"bodies of {self._max_pending} bytes are on the way; try again later", 1.0))
                 if not message.get("more_body"):
-                    return bytes(body)
+                    return await pieces.join()
                 message = await _receive(request, max(stop - loop.time(), 0.0))
-                body += message.get("body", b"")
         except BaseException:
             share.give_back()
             raise
+
+
+class _Pieces:
+    """What has arrived of a body, in pieces of some size, however small those are that arrive."""
+
+    def __init__(self) -> None:
+        self._whole: list[bytes] = []
+        self._last = bytearray()
+        self.size = 0
+
+    def add(self, data: bytes) -> None:
+        self._last += data
+        self.size += len(data)
+        if len(self._last) >= PIECE_BYTES:
+            self._whole.append(bytes(self._last))
+            self._last.clear()
+
+    async def join(self) -> bytes:
+        # To copy 33 MB takes 10 to 20 ms, during which join lets others have the interpreter.
+        pieces = [*self._whole, bytes(self._last)]
+        return b"".join(pieces) if self.size <= INLINE_BYTES else await alone(partial(b"".join, pieces))
 
 
 class _Share:

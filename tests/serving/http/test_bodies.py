@@ -1,4 +1,5 @@
 import asyncio
+import random
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -120,6 +121,14 @@ async def test_there_is_room_for_so_many_bodies_at_once_and_each_keeps_its_place
     assert await asyncio.ensure_future(work(100)) == 100
     await asyncio.sleep(0)
     assert bodies.pending == 0
+
+
+async def test_a_large_body_in_any_parts_is_put_together_as_it_was():
+    whole = random.Random(0).randbytes(3_000_000)
+    for part in (700, 262_144, 1_000_000):
+        parts = [chunk(whole[start : start + part]) for start in range(0, len(whole), part)]
+        bodies = reader(max_bytes=len(whole), timeout_s=5.0, max_pending_bytes=10 * len(whole))
+        assert await bodies.read(request(receive_from(*parts, chunk(b"", more=False)))) == whole
 
 
 async def test_a_large_body_is_taken_apart_in_a_thread():
