@@ -233,9 +233,9 @@ class ModelMetrics:
             observe(self._confidence, rows.max(axis=1))
             drift.add(np.concatenate(images), digits)
 
-    def refuse(self, reason: str) -> None:
-        """Note a reason not to accept a prediction; reasons are a fixed set."""
-        self._refused.labels(self._model, reason).inc()
+    def refuse(self, reason: str, predictions: int) -> None:
+        """Note a reason not to accept so many predictions; reasons are a fixed set."""
+        self._refused.labels(self._model, reason).inc(predictions)
 
     def drifted(self, indices: tuple[float, float]) -> None:
         """Note the stability indices of digits and ink."""

@@ -4,6 +4,7 @@ Must not know: transports, files.
 """
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -128,9 +129,8 @@ class Predictor:
     def _conclude(self, prepared: Sequence["Prepared"], outputs: Outputs) -> list[Prediction]:
         rows = iter(outputs.probabilities)
         predictions = [_blank(picture) if picture.blank else self._judge(next(rows), picture) for picture in prepared]
-        for prediction in predictions:
-            for reason in prediction.reasons:
-                self._metrics.refuse(reason)
+        for reason, count in Counter(reason for each in predictions for reason in each.reasons).items():
+            self._metrics.refuse(reason, count)
         return predictions
 
     def _judge(self, probabilities: npt.NDArray[np.float32], picture: "Prepared") -> Prediction:

@@ -5,8 +5,9 @@ Must not know: how a model is run, how a picture is prepared.
 
 import base64
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import cv2
 from starlette.requests import Request
@@ -15,6 +16,7 @@ from starlette.routing import Route
 
 from serving.catalogue import Catalogue
 from serving.errors import InvalidInput, ServingError, UnsupportedMediaType
+from serving.heavy import alone
 from serving.http.bodies import BodyReader, take_apart
 from serving.http.errors import json_response
 from serving.http.pictures import Item, read_items
@@ -26,6 +28,11 @@ from serving.settings import Settings
 from serving.status import http_status
 
 PARAMETERS = {"model", "version", "include"}
+
+# The answer of more takes above a millisecond, and that of 2048 forty: then it is made beside the event loop.
+INLINE_ITEMS = 64
+
+T = TypeVar("T")
 
 
 class PredictEndpoint:
@@ -60,11 +67,16 @@ class PredictEndpoint:
         results = await self._prepare(items, deadline)
         prepared = [result for result in results if isinstance(result, Prepared)]
         predictions = await predictor.predict(prepared, deadline)
-        content = describe(predictor, items, results, predictions, include_input="include" in query)
-        return json_response(content, _status(results))
+        describing = partial(describe, predictor, items, results, predictions, include_input="include" in query)
+        return await _here_or_alone(len(items), lambda: json_response(describing(), _status(results)))
 
     async def _prepare(self, items: Sequence[Item], deadline: float) -> list[Prepared | ServingError]:
-        return complete(items, await self._preparer.prepare(encoded(items), deadline))
+        decoded = await self._preparer.prepare(encoded(items), deadline)
+        return await _here_or_alone(len(items), lambda: complete(items, decoded))
+
+
+async def _here_or_alone(items: int, work: Callable[[], T]) -> T:
+    return work() if items <= INLINE_ITEMS else await alone(work)
 
 
 def encoded(items: Sequence[Item]) -> list[bytes]:

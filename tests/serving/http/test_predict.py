@@ -10,6 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
+from serving.http.predict import INLINE_ITEMS
 from tests.conftest import Digits
 from tests.serving.http.app import App, png, tiny_digit
 
@@ -318,3 +319,8 @@ async def test_bad_requests_do_not_touch_their_neighbours(app: App, digits: np.n
     answers = await asyncio.gather(*good, *bad)
     assert [found(answer)[0] for answer in answers[:32]] == [tiny_digit(digit) for digit in digits[:32]]
     assert [answer.status_code for answer in answers[32:]] == [422, 400, 400]
+
+
+async def test_an_answer_that_is_made_beside_the_event_loop_is_the_same(app: App, test_digits: Digits):
+    many = test_digits[0][: INLINE_ITEMS + 9]
+    assert found(await post(app, json={"pixels": many.tolist()})) == [tiny_digit(digit) for digit in many]
