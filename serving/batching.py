@@ -78,7 +78,7 @@ class MicroBatcher:
         self._executor = executor
         self._inline_images = max_batch_size if executor is None else min(inline_images, max_batch_size)
         self._direct_images = 0 if max_delay_s else self._inline_images
-        self._singly = singly
+        self.singly = singly
         self._queue: deque[Waiting] = deque()
         self._waiting = 0
         self._busy = False
@@ -136,7 +136,7 @@ class MicroBatcher:
         """
         if self._busy or len(images) > self._direct_images:
             return None
-        if not self._singly:
+        if not self.singly:
             self._busy = True
             asyncio.get_running_loop().call_soon(self._next)
         started = self._clock()

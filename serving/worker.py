@@ -220,6 +220,7 @@ class Worker:
         """Show that the event loop turns, and since when a run of a model has not come back."""
         while True:
             running = [predictor.batcher.running_since for predictor in self.catalogue.predictors()]
+            running += [each.busy_since for each in self._listeners if isinstance(each, GrpcServer)]
             self._heartbeat.beat(min((since for since in running if since is not None), default=time.monotonic()))
             await asyncio.sleep(TICK_S)
 

@@ -9,20 +9,20 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any
 from urllib.parse import unquote
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from serving.errors import InvalidInput, ModelNotFound, NotReady, QueueFull, ServingError, TryLater, forget_frames
+from serving.grpc.core_call import Context
 from serving.logs import choose_request_id, request_id
 from serving.metrics import UNKNOWN, Metrics
 from serving.status import grpc_status, reason
 
 logger = logging.getLogger(__name__)
 
-Context: TypeAlias = grpc.aio.ServicerContext
 Method = Callable[[Any, "Call"], Awaitable[Any]]
 Read = Callable[[bytes], Any]
 Check = Callable[["Call"], None]

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
 from serving.catalogue import Catalogue
+from serving.grpc.core_call import Context
 
 Request: TypeAlias = health_pb2.HealthCheckRequest
 Response: TypeAlias = health_pb2.HealthCheckResponse
@@ -68,14 +69,14 @@ class Health:
         ready = self._catalogue.ready and not self._closed
         return int(Response.SERVING if ready else Response.NOT_SERVING)
 
-    async def check(self, request: Request, context: grpc.aio.ServicerContext) -> Response:
+    async def check(self, request: Request, context: Context) -> Response:
         """Answer once; a service that is not here is NOT_FOUND."""
         status = self._status(request.service)
         if status == Response.SERVICE_UNKNOWN:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"no service {request.service[:80]!r}")
         return Response(status=status)
 
-    async def watch(self, request: Request, _: grpc.aio.ServicerContext) -> AsyncIterator[Response]:
+    async def watch(self, request: Request, _: Context) -> AsyncIterator[Response]:
         """Answer at once, and again at each change."""
         last = None
         while True:

@@ -8,11 +8,13 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from serving.catalogue import Catalogue
 from serving.grpc import health, service
 from serving.grpc.calls import Gate
+from serving.grpc.core import CoreServer
 from serving.grpc.service import InferenceService
 from serving.grpc.stubs import inference_pb2
 from serving.metrics import Metrics
@@ -60,7 +62,7 @@ class GrpcServer:
         self._max_calls = settings.queue_size
         self._gate = Gate(settings.max_pending_bytes)
         self._health: health.Health | None = None
-        self._server: grpc.aio.Server | None = None
+        self._server: CoreServer | None = None
 
     async def start(self) -> None:
         """Listen.
@@ -68,20 +70,19 @@ class GrpcServer:
         Raises:
             OSError: the address is taken or not ours.
         """
-        self._server = grpc.aio.server(options=self._options, maximum_concurrent_rpcs=self._max_calls)
+        self._server = CoreServer(self._options, self._max_calls, self._inference.express(self._metrics, self._gate))
         self._health = health.Health(self._catalogue, [service.NAME])
         handlers = (self._inference.handler(self._metrics, self._gate), self._health.handler())
         self._server.add_generic_rpc_handlers(handlers)
         if not self._inference.access.restricted:
             _reflect(self._server)
-        try:
-            if self._certificate:
-                self._server.add_secure_port(self._address, _credentials(self._certificate))
-            else:
-                self._server.add_insecure_port(self._address)
-        except RuntimeError as error:
-            raise OSError(f"gRPC cannot listen on {self._address}") from error
-        await self._server.start()
+        self._server.add_port(self._address, _credentials(self._certificate) if self._certificate else None)
+        self._server.start()
+
+    @property
+    def busy_since(self) -> float | None:
+        """When the thread of gRPC began what it is doing, monotonic; None while it waits."""
+        return self._server.busy_since if self._server else None
 
     async def stop(self) -> None:
         """Take no more calls, finish those that run, then return."""
@@ -93,12 +94,12 @@ class GrpcServer:
         limit = loop.time() + self._stop_s
         busy = 1
         while busy and loop.time() < limit:
-            busy = self._gate.inside
+            busy = self._gate.inside + (self._server.busy_since is not None)
             await asyncio.sleep(LOOK_S)
         # What has just arrived gRPC would cancel. A connection that closes tells its caller to go to another instance.
         for descriptor in connections_of([self._port]).values():
             end(descriptor)
-        await self._server.stop(None)
+        await self._server.stop()
 
 
 def _credentials(certificate: Certificate) -> grpc.ServerCredentials:
@@ -125,10 +126,10 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
     ]
 
 
-def _reflect(server: grpc.aio.Server) -> None:
+def _reflect(server: CoreServer) -> None:
     """Let clients ask which services there are, and for their messages."""
     pool = inference_pb2.DESCRIPTOR.pool
     for known in (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
         pool.AddSerializedFile(known.serialized_pb)
     names = (service.NAME, health.NAME, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, server, pool)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(ReflectionServicer(names, pool), server)

@@ -13,7 +13,9 @@ from google.protobuf.message_factory import GetMessageClass
 from serving.access import Access
 from serving.catalogue import Catalogue
 from serving.errors import NotReady
+from serving.grpc import core_call
 from serving.grpc.calls import Call, Check, Gate, Metered, Method
+from serving.grpc.express import METHOD, Express
 from serving.grpc.messages import read_request, write_response
 from serving.grpc.stubs import inference_pb2 as pb
 from serving.metrics import Metrics
@@ -68,6 +70,12 @@ class InferenceService:
                 response_serializer=GetMessageClass(types.output_type).SerializeToString,
             )
         return grpc.method_handlers_generic_handler(NAME, handlers)
+
+    def express(self, metrics: Metrics, gate: Gate) -> dict[str, core_call.Express]:
+        """Return who answers ordinary calls before the event loop; nobody where all calls are to be seen there."""
+        if self.access.limited or self._settings.access_log:
+            return {}
+        return {f"/{NAME}/{METHOD}": Express(self._catalogue, metrics, gate, self._settings.max_images).answer}
 
     def _check_of(self, name: str) -> Check | None:
         """Return what looks who calls a method, where that matters."""

@@ -75,6 +75,7 @@ async def test_an_unknown_failure_tells_nothing_but_the_request_id(
     async def fail(*_: Any) -> None:
         raise RuntimeError("a secret")
 
+    worker.catalogue.get().batcher.singly = False  # so that the event loop answers
     monkeypatch.setattr(worker.inference, "run", fail)
     code, details = await code_of(method(channel, "ModelInfer")(request(), metadata=(("x-request-id", "r-1"),)))
     assert code == "INTERNAL"
@@ -87,6 +88,7 @@ async def test_a_full_queue_says_when_to_come_again(
     async def refuse(*_: Any) -> None:
         raise QueueFull("5 images are waiting", 1.5)
 
+    worker.catalogue.get().batcher.singly = False  # so that the event loop answers
     monkeypatch.setattr(worker.inference, "run", refuse)
     call = method(channel, "ModelInfer")(request())
     assert await code_of(call) == ("RESOURCE_EXHAUSTED", "5 images are waiting")
@@ -113,6 +115,7 @@ async def test_a_deadline_that_passes_and_a_caller_who_leaves_free_the_call(
         finally:
             left.put_nowait(remaining_s)
 
+    worker.catalogue.get().batcher.singly = False  # so that the event loop answers
     monkeypatch.setattr(worker.inference, "run", wait)
     assert (await code_of(method(channel, "ModelInfer")(request(), timeout=0.05)))[0] == "DEADLINE_EXCEEDED"
     remaining_s = await asyncio.wait_for(left.get(), 5)

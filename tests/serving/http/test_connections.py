@@ -303,7 +303,7 @@ async def test_one_connection_cannot_have_more_than_a_few_predictions_at_one_go(
         return answer(self, *request)
 
     monkeypatch.setattr(Express, "answer", watch)
-    app.catalogue.get().batcher._singly = True
+    app.catalogue.get().batcher.singly = True
     async with listening(app, free_port) as connect:
         client = await connect()
         await client.send(post(b'{"pixels": [' + b"1," * 783 + b"0]}") * (MAX_PIPELINED + 3))

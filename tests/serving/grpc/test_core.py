@@ -1,0 +1,150 @@
+"""The server around gRPC's C core, with handlers of its own."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+
+from serving.grpc.core import CoreServer
+from serving.grpc.core_call import Answer, Context
+from tests.serving.grpc.test_service import code_of
+
+NAME = "test.Service"
+
+
+class Handlers:
+    """One method of each kind that is used here."""
+
+    def __init__(self) -> None:
+        self.begun, self.go_on, self.left = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def echo(self, request: bytes, context: Context) -> bytes:
+        remaining_s = context.time_remaining()
+        return request + context.peer()[:4].encode() + (b"" if remaining_s is None else b" soon")
+
+    async def fail(self, request: bytes, context: Context) -> bytes:
+        raise ValueError("secret")
+
+    async def wait(self, request: bytes, context: Context) -> bytes:
+        self.begun.set()
+        try:
+            await self.go_on.wait()
+        finally:
+            self.left.set()
+        return b"done"
+
+    async def count(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+        async for request in requests:
+            yield request * 2
+        await context.abort(grpc.StatusCode.DATA_LOSS, "no more", (("a", "b"),))
+
+    def generic(self) -> grpc.GenericRpcHandler:
+        methods = {
+            name: grpc.unary_unary_rpc_method_handler(getattr(self, name), bytes, bytes)
+            for name in ("echo", "fail", "wait")
+        }
+        methods["count"] = grpc.stream_stream_rpc_method_handler(self.count, bytes, bytes)
+        return grpc.method_handlers_generic_handler(NAME, methods)
+
+
+@asynccontextmanager
+async def serving(port: int, handlers: Handlers, max_calls: int = 10, **express: Any) -> AsyncIterator[Any]:
+    """Yield a channel to a server with these handlers."""
+    quick = {f"/{NAME}/{name}": each for name, each in express.items()}
+    server = CoreServer([("grpc.so_reuseport", 0)], max_calls, quick)
+    server.add_generic_rpc_handlers([handlers.generic()])
+    server.add_port(f"127.0.0.1:{port}", None)
+    server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield channel
+    await asyncio.wait_for(server.stop(), 10)
+    assert not server._calls
+    await server.stop()
+
+
+def call(channel: Any, name: str, request: bytes = b"x", **options: Any) -> Any:
+    return channel.unary_unary(f"/{NAME}/{name}")(request, **options)
+
+
+async def test_a_handler_learns_of_its_caller_and_its_deadline(free_port: int):
+    async with serving(free_port, Handlers()) as channel:
+        assert await call(channel, "echo") == b"xipv4"
+        assert await call(channel, "echo", timeout=20) == b"xipv4 soon"
+        assert (await code_of(call(channel, "none")))[0] == "UNIMPLEMENTED"
+
+
+async def test_a_handler_that_fails_is_logged_and_its_caller_told_nothing(
+    free_port: int, caplog: pytest.LogCaptureFixture
+):
+    async with serving(free_port, Handlers()) as channel:
+        assert await code_of(call(channel, "fail")) == ("INTERNAL", "internal error")
+        assert await call(channel, "echo") == b"xipv4"
+    assert "secret" in caplog.text
+
+
+async def test_no_more_calls_than_allowed_run_at_once(free_port: int):
+    handlers = Handlers()
+    async with serving(free_port, handlers, max_calls=1) as channel:
+        waiting = asyncio.ensure_future(call(channel, "wait"))
+        await asyncio.wait_for(handlers.begun.wait(), 5)
+        assert (await code_of(call(channel, "echo")))[0] == "RESOURCE_EXHAUSTED"
+        handlers.go_on.set()
+        assert await waiting == b"done"
+        assert await call(channel, "echo") == b"xipv4"
+
+
+async def test_who_leaves_frees_the_handler_and_a_stop_ends_what_runs(free_port: int):
+    handlers = Handlers()
+    async with serving(free_port, handlers) as channel:
+        leaving = call(channel, "wait")
+        await asyncio.wait_for(handlers.begun.wait(), 5)
+        leaving.cancel()
+        await asyncio.wait_for(handlers.left.wait(), 5)
+        handlers.begun.clear()
+        handlers.left.clear()
+        running = call(channel, "wait")
+        await asyncio.wait_for(handlers.begun.wait(), 5)
+    await asyncio.wait_for(handlers.left.wait(), 5)
+    assert running.cancelled() or running.done()
+
+
+async def test_messages_go_both_ways_until_the_status(free_port: int):
+    async with serving(free_port, Handlers()) as channel:
+        stream = channel.stream_stream(f"/{NAME}/count")(iter([b"a", b"b"]))
+        assert [await stream.read(), await stream.read()] == [b"aa", b"bb"]
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stream.read()
+        assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.DATA_LOSS, "no more")
+        assert list(await stream.trailing_metadata()) == [("a", "b")]
+
+
+async def test_what_is_ordinary_is_answered_before_the_handler(free_port: int):
+    def express(message: bytes, metadata: Any, remaining_s: float | None) -> Answer | None:
+        return Answer(b"quick", (("c", "d"),)) if message == b"x" else None
+
+    async with serving(free_port, Handlers(), echo=express) as channel:
+        quick = call(channel, "echo")
+        assert (await quick, list(await quick.trailing_metadata())) == (b"quick", [("c", "d")])
+        assert await call(channel, "echo", b"y") == b"yipv4"
+
+
+async def test_a_fault_of_the_thread_is_logged_and_does_not_end_it(free_port: int, caplog: pytest.LogCaptureFixture):
+    def express(message: bytes, metadata: Any, remaining_s: float | None) -> Answer | None:
+        raise RuntimeError("broken")
+
+    caplog.set_level(logging.ERROR)
+    async with serving(free_port, Handlers(), echo=express) as channel:
+        assert (await code_of(call(channel, "echo")))[0] == "INTERNAL"
+        assert (await code_of(call(channel, "none")))[0] == "UNIMPLEMENTED"
+    assert "broken" in caplog.text
+
+
+async def test_a_port_that_is_taken_is_an_error(free_port: int):
+    async with serving(free_port, Handlers()):
+        other = CoreServer([("grpc.so_reuseport", 0)], 1, {})
+        with pytest.raises(OSError, match="gRPC cannot listen"):
+            other.add_port(f"127.0.0.1:{free_port}", None)
