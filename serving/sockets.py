@@ -7,8 +7,12 @@ import contextlib
 import os
 import socket
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+
+from serving.http.closing import stop_connections
+
+FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 
 @contextlib.contextmanager
@@ -23,22 +27,39 @@ def connections_of(ports: Collection[int]) -> dict[int, int]:
     Raises:
         OSError: there is no descriptor left to look with.
     """
+    return _find(ports, _is_connected)
+
+
+def listeners_of(ports: Collection[int]) -> dict[int, int]:
+    """Return what listens on ports of this process, like `connections_of`."""
+    return _find(ports, _listens)
+
+
+def _find(ports: Collection[int], wanted: Callable[[socket.socket], bool]) -> dict[int, int]:
     folder, found = Path("/proc/self/fd"), {}
     for descriptor in [int(entry.name) for entry in folder.iterdir()] if folder.is_dir() else ():
-        # Closed meanwhile, or it listens: then there is no peer.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # closed meanwhile
             status = os.fstat(descriptor)
-            if stat.S_ISSOCK(status.st_mode) and _is_connected(descriptor, ports):
-                found[status.st_ino] = descriptor
+            if stat.S_ISSOCK(status.st_mode):
+                with _opened(descriptor) as each:
+                    if each.family in FAMILIES and each.getsockname()[1] in ports and wanted(each):
+                        found[status.st_ino] = descriptor
     return found
 
 
-def _is_connected(descriptor: int, ports: Collection[int]) -> bool:
-    with _opened(descriptor) as each:
-        if each.family not in (socket.AF_INET, socket.AF_INET6) or each.getsockname()[1] not in ports:
-            return False
-        each.getpeername()
+def _is_connected(each: socket.socket) -> bool:
+    each.getpeername()  # an error for what listens
     return True
+
+
+def _listens(each: socket.socket) -> bool:
+    return bool(each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
+def refuse(descriptor: int) -> None:
+    """Refuse new connections where one listens; see `stop_connections`."""
+    with contextlib.suppress(OSError), _opened(descriptor) as found:
+        stop_connections(found)
 
 
 def end(descriptor: int) -> None:

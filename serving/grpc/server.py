@@ -17,9 +17,10 @@ from serving.grpc.calls import Gate
 from serving.grpc.core import CoreServer
 from serving.grpc.service import InferenceService
 from serving.grpc.stubs import inference_pb2
+from serving.http.closing import SETTLE_S
 from serving.metrics import Metrics
 from serving.settings import Settings
-from serving.sockets import connections_of, end
+from serving.sockets import connections_of, end, listeners_of, refuse
 from serving.tls import Certificate
 
 # How often a stopping server looks whether calls are still being answered, and what the last answers take to leave.
@@ -89,6 +90,10 @@ class GrpcServer:
         if not (self._server and self._health):
             return
         self._health.close()
+        # Who is sent elsewhere, and has nowhere else, comes back at once; gRPC would cancel what then arrives.
+        for descriptor in listeners_of([self._port]).values():
+            refuse(descriptor)
+        await asyncio.sleep(SETTLE_S)
         self._gate.closed = True
         loop = asyncio.get_running_loop()
         limit = loop.time() + self._stop_s
