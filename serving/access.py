@@ -6,6 +6,7 @@ Must not know: how a token travels.
 import hashlib
 import hmac
 import logging
+import re
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -16,6 +17,9 @@ from serving.rate_limit import RateLimit
 from serving.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+# Printable ASCII; clients do not agree on how to send anything else, so that it would match nothing that arrives.
+SENDABLE = re.compile(r"[ -~]+")
 
 
 class Tokens:
@@ -32,7 +36,10 @@ class Tokens:
     def __init__(self, token: SecretStr, path: str):
         self._path = Path(path) if path else None
         self._state: FileState | None = None
-        self._digests = [_digest(token.get_secret_value())] if token.get_secret_value() else []
+        given = token.get_secret_value()
+        if given and not SENDABLE.fullmatch(given):
+            raise ConfigurationError("a token is set that cannot be sent; expected printable ASCII")
+        self._digests = [_digest(given)] if given else []
         if self._path:
             self._state = state_of(self._path)
             self._digests = self._read(self._path)
@@ -44,12 +51,14 @@ class Tokens:
 
     def _read(self, path: Path) -> list[bytes]:
         try:
-            lines = path.read_text(encoding="utf-8").split("\n")
+            lines = path.read_text(encoding="utf-8-sig").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"{path}: the tokens cannot be read: {error}") from error
         tokens = [line.strip() for line in lines if line.strip()]
         if not tokens:
             raise ConfigurationError(f"{path}: there is no token in it; expected one a line")
+        if wrong := next((number for number, token in enumerate(tokens, 1) if not SENDABLE.fullmatch(token)), None):
+            raise ConfigurationError(f"{path}: token {wrong} cannot be sent; expected printable ASCII")
         return [_digest(token) for token in tokens]
 
     def refresh(self) -> None:

@@ -108,6 +108,35 @@ def test_an_upgrade_leads_nowhere(server: Server, port: str, path: str):
     assert ask(server, port, "PRI *", "host: x")[0] in (400, 401)
 
 
+# Headers by which two parsers may not agree where a request ends, and what follows them.
+AMBIGUOUS = {
+    "content-length: 6\r\ntransfer-encoding: chunked": "0\r\n\r\nG",
+    "transfer-encoding: chunked\r\ncontent-length: 3": "0\r\n\r\nGET /livez HTTP/1.1\r\nhost: x\r\n\r\n",
+    "content-length: 1\r\ncontent-length: 5": "1GET ",
+    "content-length: 1, 1": "1",
+    "content-length: +1": "1",
+    "content-length : 1": "1",
+    "x: a\r\n content-length: 1": "1",
+    "transfer-encoding: xchunked": "0\r\n\r\n",
+    "transfer-encoding: chunked\r\ntransfer-encoding: identity": "0\r\n\r\n",
+    "transfer-encoding: chunked\r\nx: y": "-1\r\n1\r\n0\r\n\r\n",
+    "transfer-encoding: chunked\r\nx: z": "fffffffffffffffff\r\n1\r\n0\r\n\r\n",
+    "x: y\nz: content-length: 1": "1",
+}
+
+
+@pytest.mark.parametrize("port", PORTS)
+@pytest.mark.parametrize("headers", AMBIGUOUS)
+def test_no_request_hides_in_another(server: Server, port: str, headers: str):
+    with socket.create_connection(("127.0.0.1", getattr(server, port)), 10) as connection:
+        connection.sendall(f"GET /livez HTTP/1.1\r\nhost: x\r\n{headers}\r\n\r\n{AMBIGUOUS[headers]}".encode())
+        received = b""
+        while chunk := connection.recv(65536):
+            received += chunk
+    # It ended the connection; where a body is not read, its fault comes to light after the answer.
+    assert re.findall(rb"HTTP/1.1 (\d+)", received) in ([b"400"], [b"200"], [])
+
+
 def test_grpc_answers_health_alone_without_the_token(server: Server):
     calls = [f"/inference.GRPCInferenceService/{name}" for name in ("ModelInfer", "ServerMetadata", "RepositoryIndex")]
     calls += ["//inference.GRPCInferenceService/ServerLive", "/inference.GRPCInferenceService/ServerLive/../ModelInfer"]

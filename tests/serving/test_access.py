@@ -92,13 +92,24 @@ def test_a_spoiled_file_opens_no_door(tmp_path: Path, spoil: Any, caplog: pytest
     assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1
 
 
-@pytest.mark.parametrize("content", [None, "", "\n \n"])
+@pytest.mark.parametrize("content", [None, "", "\n \n", "good\nschl\u00fcssel\n", "a\x00b\n"])
 def test_a_file_without_a_token_stops_the_start(tmp_path: Path, content: str | None):
     path = tmp_path / "tokens"
     if content is not None:
         path.write_text(content)
     with pytest.raises(ConfigurationError, match="tokens: "):
         access(admin_token_file=str(path))
+
+
+def test_a_token_that_cannot_be_sent_stops_the_start_and_is_not_shown():
+    with pytest.raises(ConfigurationError, match="cannot be sent") as caught:
+        access(token="schl\u00fcssel")
+    assert "ssel" not in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_token(tmp_path: Path):
+    (tmp_path / "tokens").write_bytes(b"\xef\xbb\xbfask\r\n")
+    assert may_ask(access(token_file=str(tmp_path / "tokens")), "Bearer ask")
 
 
 def test_an_address_that_asks_too_often_is_refused_before_its_token_is_looked_at():

@@ -233,7 +233,7 @@ async def test_case_h06_without_a_token_nobody_loads_or_unloads(client: httpx.As
     assert answer.status_code == 404
 
 
-@pytest.mark.parametrize("given", ["", "Bearer", "Bearer x", TOKEN, f"bearer {TOKEN}", f"Bearer {TOKEN}\u00e9"])
+@pytest.mark.parametrize("given", ["", "Bearer", "Bearer x", TOKEN, f"Basic {TOKEN}", f"Bearer {TOKEN}\u00e9"])
 @pytest.mark.parametrize("call", ["load", "unload"])
 async def test_case_h06_a_wrong_token_is_401(admin: httpx.AsyncClient, call: str, given: str):
     headers = {"authorization": given.encode()} if given else {}
