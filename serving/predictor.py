@@ -150,6 +150,8 @@ class Predictor:
 def _stack(prepared: Sequence["Prepared"]) -> npt.NDArray[np.uint8]:
     """Return the images that have ink."""
     inked = [picture.image for picture in prepared if not picture.blank]
+    if len(inked) == 1:
+        return inked[0][np.newaxis]  # np.stack takes 2 us more
     return np.stack(inked) if inked else np.empty((0, 28, 28), np.uint8)
 
 
