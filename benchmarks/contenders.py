@@ -137,10 +137,6 @@ def _handwritten(images: Images) -> dict[str, Case]:
     return {"JSON": _nested("/json", one), "binary": _raw(one), "PNG": png, AT_ONCE: _raw(images[:LARGE])}
 
 
-def _ray(images: Images) -> dict[str, Case]:
-    return {"JSON": _nested("/json", images[:1]), "binary": _raw(images[:1]), AT_ONCE: _raw(images[:LARGE])}
-
-
 def _bentoml(images: Images) -> dict[str, Case]:
     png = multipart("/picture", "image", png_of(images[0]), "image/png")
     return {"JSON": _nested("/predict", images[:1]), "PNG": png}
@@ -180,5 +176,4 @@ CONTENDERS = [
         "litserve",
     ),
     Contender("BentoML as documented", _start_bentoml, _bentoml, ("bentoml",), "bentoml"),
-    Contender("Ray Serve", _script("ray", "ray_server.py", "/ready"), _ray, ("ray",), "ray"),
 ]
