@@ -221,6 +221,8 @@ class CoreCall:
 
     async def _finish(self, *message: Any) -> None:
         """Send the last message, if there is one, and the status."""
+        # Before the caller knows, who may ask again at once.
+        self._server.forget(self)
         head = () if self._begun else (cygrpc.SendInitialMetadataOperation((), 0),)
         await self._batch(*head, *message, self._status())
 
