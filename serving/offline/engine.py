@@ -1,7 +1,7 @@
-"""The local engine: threads that each decode a task and score it; results in order.
+"""The local engine: threads that each have a task decoded and score it; results in order.
 
 Must not know: formats. A thread that decodes and then infers keeps its processor busy whichever of the two is slower;
-ONNX Runtime, NumPy, OpenCV and Arrow run outside the interpreter's lock.
+ONNX Runtime, NumPy and Arrow run outside the interpreter's lock, and pictures are decoded in processes.
 """
 
 from collections import deque
@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pyarrow as pa  # type: ignore[import-untyped]
 
 from serving.offline.items import Items, Task
+from serving.offline.processes import PictureProcesses
 
 # Tasks in the hands of each worker or waiting for it; bounds the memory.
 TASKS_PER_WORKER = 3
@@ -27,10 +28,10 @@ def score_locally(
         workers: threads, >= 1.
     """
     waiting: deque[Future[pa.RecordBatch]] = deque()
-    with ThreadPoolExecutor(workers, "score") as pool:
+    with PictureProcesses(workers) as processes, ThreadPoolExecutor(workers, "score") as pool:
         try:
             for task in tasks:
-                waiting.append(pool.submit(lambda task: score(task.decode()), task))
+                waiting.append(pool.submit(lambda task: score(processes.decode(task)), task))
                 if len(waiting) > TASKS_PER_WORKER * workers:
                     yield waiting.popleft().result()
             while waiting:

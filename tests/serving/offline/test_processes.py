@@ -1,0 +1,105 @@
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from serving.errors import ServingError
+from serving.offline import processes as processes_module
+from serving.offline.items import Items
+from serving.offline.pictures import Entries, Entry
+from serving.offline.processes import PictureProcesses
+from tests.e2e.server import wait_until
+from tests.serving.offline.conftest import png_bytes
+
+
+def entries(count: int) -> Entries:
+    """Return pictures with a bar that moves, and one that is none."""
+    images = np.zeros((count, 28, 28), np.uint8)
+    for number, image in enumerate(images):
+        image[4:24, 10 + number % 8] = 255
+    made = [Entry(number, f"{number}.png", "", -1, png_bytes(image)) for number, image in enumerate(images)]
+    return Entries((*made, Entry(count, "bad.png", "", -1, b"bad")), 1000)
+
+
+def children() -> list[psutil.Process]:
+    found = psutil.Process().children()
+    return [child for child in found if "spawn_main" in " ".join(child.cmdline())]
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[PictureProcesses]:
+    """Yield processes that have been started by their first pictures."""
+    monkeypatch.setattr(processes_module, "MIN_PICTURES", 1)
+    with PictureProcesses(2) as made:
+        made.decode(entries(1))
+        wait_until(lambda: made._started is not None and made._started.done())
+        yield made
+    assert children() == []
+
+
+def same(one: Items, other: Items) -> bool:
+    rest = [(items.sources, items.errors, items.reasons, items.blank) for items in (one, other)]
+    return np.array_equal(one.images, other.images) and rest[0] == rest[1]
+
+
+def test_pictures_come_out_of_a_process_as_out_of_a_thread(started: PictureProcesses):
+    task = entries(20)
+    here, there = task.decode(), started.decode(task)
+    assert children()
+    assert same(here, there)
+    assert list(here.errors) == [20]
+
+
+def test_few_pictures_and_one_worker_need_no_process():
+    with PictureProcesses(2) as two, PictureProcesses(1) as one:
+        assert same(two.decode(entries(3)), one.decode(entries(3)))
+        one.decode(entries(processes_module.MIN_PICTURES + 1))
+        assert children() == []
+
+
+def test_where_no_process_can_be_started_threads_go_on(monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object) -> None:
+        raise OSError("no shared memory")
+
+    monkeypatch.setattr(processes_module, "MIN_PICTURES", 1)
+    monkeypatch.setattr(processes_module, "ProcessPoolExecutor", fail)
+    task = entries(3)
+    with PictureProcesses(2) as made:
+        assert same(made.decode(task), task.decode())
+        assert same(made.decode(task), task.decode())
+
+
+def test_a_process_that_is_killed_stops_the_run_with_an_error(started: PictureProcesses):
+    for child in children():
+        child.kill()
+    with pytest.raises(ServingError, match="was ended; --resume goes on from here"):
+        started.decode(entries(3))
+
+
+def test_a_killed_run_leaves_no_process_behind(tmp_path: Path):
+    (tmp_path / "run.py").write_text(
+        "import time\n"
+        "from serving.offline import processes\n"
+        "from tests.serving.offline.test_processes import entries\n"
+        "if __name__ == '__main__':\n"
+        "    processes.MIN_PICTURES = 1\n"
+        "    with processes.PictureProcesses(2) as made:\n"
+        "        made.decode(entries(1))\n"
+        "        made._started.result()\n"
+        "        print('started', flush=True)\n"
+        "        time.sleep(60)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    with subprocess.Popen([sys.executable, tmp_path / "run.py"], stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"started\n"
+        decoders = psutil.Process(process.pid).children(recursive=True)
+        assert decoders
+        process.send_signal(signal.SIGKILL)
+    assert not psutil.wait_procs(decoders, timeout=10)[1]
