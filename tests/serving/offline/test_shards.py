@@ -1,3 +1,4 @@
+import contextlib
 import subprocess
 import sys
 import threading
@@ -19,14 +20,22 @@ from tests.serving.offline.conftest import Score, expected_digits, idx_bytes, pn
 from tests.serving.tiny_model import write_tiny_model
 
 
+def start_cluster() -> Any:
+    """Start a cluster of one node; Ray gives up on one after 30 s, which on a busy machine is no fault of ours."""
+    from ray.cluster_utils import Cluster
+
+    options = {"num_cpus": 1, "include_dashboard": False}
+    with contextlib.suppress(Exception):
+        return Cluster(initialize_head=True, head_node_args=options)
+    return Cluster(initialize_head=True, head_node_args=options)
+
+
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, Any]]:
     """Return a cluster of two nodes, and the second of them."""
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    nodes = start_cluster()
     try:
         yield nodes, nodes.add_node(num_cpus=1)
     finally:
