@@ -14,7 +14,7 @@ from serving.grpc.messages import read_request, write_response
 from serving.grpc.stubs import inference_pb2 as pb
 from serving.logs import choose_request_id
 from serving.metrics import Metrics
-from serving.protocol.inference import respond
+from serving.protocol.inference import run_now
 
 METHOD = "ModelInfer"
 
@@ -55,10 +55,5 @@ class Express:
         predictor = self._catalogue.get(message.model_name, message.model_version)
         if not (predictor.batcher.idle and predictor.batcher.singly):
             return None
-        request = read_request(message, self._max_images)
-        if isinstance(request.content, list) or request.timeout_s is not None or not len(request.content):
-            return None
-        outputs = predictor.infer_now(request.content)
-        if outputs is None:
-            return None
-        return predictor.name, write_response(respond(predictor, request, outputs)).SerializeToString()
+        response = run_now(predictor, read_request(message, self._max_images))
+        return None if response is None else (predictor.name, write_response(response).SerializeToString())

@@ -23,7 +23,7 @@ from serving.metrics import Metrics
 from serving.predictor import Predictor
 from serving.preparing import Preparer
 from serving.preprocess import Prepared
-from serving.protocol.inference import respond
+from serving.protocol.inference import run_now
 from serving.settings import Settings
 
 NAME = rb"([A-Za-z0-9._-]+)"
@@ -100,13 +100,10 @@ class Express:
     def _infer(self, predictor: Predictor, fields: Fields, body: bytes) -> tuple[bytes, str] | None:
         """Run the model on the tensor of an inference request."""
         check_media_type(fields.get("content-type", ""))
-        request = read_request(body, fields.get(JSON_BYTES), self._limits)
-        if isinstance(request.content, list) or request.timeout_s is not None or not len(request.content):
+        response = run_now(predictor, read_request(body, fields.get(JSON_BYTES), self._limits))
+        if response is None:
             return None
-        outputs = predictor.infer_now(request.content)
-        if outputs is None:
-            return None
-        content, headers = write_response(respond(predictor, request, outputs))
+        content, headers = write_response(response)
         if len(content) >= MIN_PACKED_BYTES and (encoding := choose_encoding(fields.get("accept-encoding", ""))):
             content = pack_now(content, encoding)
             headers["content-encoding"] = encoding

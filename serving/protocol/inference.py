@@ -38,6 +38,10 @@ class Model(Protocol):
         """Run the model on uint8 images (N, 28, 28) before `deadline`, monotonic seconds."""
         ...
 
+    def infer_now(self, images: Images) -> Outputs | None:
+        """Run the model at once, N >= 1; None where they must wait."""
+        ...
+
 
 class Picture(Protocol):
     """A picture in MNIST's form."""
@@ -85,7 +89,7 @@ class Inference:
         limits_s = (self._timeout_s, request.timeout_s, remaining_s)
         deadline = self._clock() + min(limit_s for limit_s in limits_s if limit_s is not None)
         images = await self._read_pictures(content, deadline) if isinstance(content, list) else content
-        return respond(model, request, await model.infer(images, deadline))
+        return _respond(model, request, await model.infer(images, deadline))
 
     async def _read_pictures(self, pictures: list[bytes], deadline: float) -> Images:
         prepared = await self._prepare(pictures, deadline)
@@ -93,8 +97,16 @@ class Inference:
         return np.stack(images) if images else np.empty((0, 28, 28), np.uint8)
 
 
-def respond(model: Model, request: InferenceRequest, result: Outputs) -> InferenceResponse:
-    """Return the answer to a request of what the model gave."""
+def run_now(model: Model, request: InferenceRequest) -> InferenceResponse | None:
+    """Answer as `Inference.run`, at once; None where the request holds pictures, a time or nothing, or must wait."""
+    content = request.content
+    if isinstance(content, list) or request.timeout_s is not None or not len(content):
+        return None
+    result = model.infer_now(content)
+    return None if result is None else _respond(model, request, result)
+
+
+def _respond(model: Model, request: InferenceRequest, result: Outputs) -> InferenceResponse:
     tensors = outputs.build(result, request.outputs, model.manifest.labels)
     return InferenceResponse(model.name, model.version, request.id, tensors)
 
