@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from serving.http.closing import stop_connections
+from serving.closing import stop_connections
 
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
 

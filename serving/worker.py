@@ -25,6 +25,7 @@ from serving import memory, repository
 from serving.access import Access
 from serving.batching import MicroBatcher
 from serving.catalogue import Catalogue
+from serving.closing import settle
 from serving.drift import Drift
 from serving.ending import everyone_ends
 from serving.grpc.server import GrpcServer
@@ -32,7 +33,6 @@ from serving.grpc.service import InferenceService
 from serving.heartbeat import Heartbeat
 from serving.http.app import create_admin_app, create_app
 from serving.http.bodies import BodyReader
-from serving.http.closing import settle
 from serving.http.connections import protect
 from serving.http.express import Express, is_allowed
 from serving.http.guard import Guard

@@ -12,12 +12,12 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_g
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from serving.catalogue import Catalogue
+from serving.closing import SETTLE_S
 from serving.grpc import health, service
 from serving.grpc.calls import Gate
 from serving.grpc.core import CoreServer
 from serving.grpc.service import InferenceService
 from serving.grpc.stubs import inference_pb2
-from serving.http.closing import SETTLE_S
 from serving.metrics import Metrics
 from serving.settings import Settings
 from serving.sockets import connections_of, end, listeners_of, refuse

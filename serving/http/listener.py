@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
-from serving.http.closing import settle
+from serving.closing import settle
 from serving.http.connections import protect
 from serving.http.express import Express
 from serving.http.guard import Guard

@@ -9,9 +9,9 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from serving.closing import SETTLE_S
 from serving.grpc.server import GrpcServer
 from serving.grpc.service import InferenceService
-from serving.http.closing import SETTLE_S
 from serving.worker import Worker
 from tests.serving.grpc.test_service import code_of, method
 from tests.serving.grpc.test_service import pb as messages

@@ -6,7 +6,7 @@ import sys
 import httpx
 import pytest
 
-from serving.http.closing import stop_connections
+from serving.closing import stop_connections
 from serving.http.guard import Guard
 from serving.http.listener import Listener, open_socket, sockets_of
 from tests.serving.http.app import App
@@ -45,7 +45,7 @@ def test_what_was_shaken_hands_with_is_accepted_after_the_stop_of_new_ones():
 # Gives up every capability, as a hardened container does; version and sizes of linux/capability.h.
 UNPRIVILEGED = """
 import ctypes, socket, struct
-from serving.http.closing import stop_connections
+from serving.closing import stop_connections
 assert ctypes.CDLL(None).capset(struct.pack("Ii", 0x20080522, 0), bytes(24)) == 0
 with socket.create_server(("127.0.0.1", 0)) as listening:
     stop_connections(listening)
