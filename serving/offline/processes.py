@@ -5,7 +5,6 @@ Scans of 280x280 on two cores, benchmarks/offline.py: 680 pictures/s, in threads
 Must not know: models, output.
 """
 
-import contextlib
 import logging
 import multiprocessing
 import os
@@ -58,7 +57,7 @@ class PictureProcesses:
         if pool is None:
             return task.decode()
         try:
-            return pool.submit(_decode, task).result()
+            return pool.submit(task.decode).result()
         except BrokenProcessPool as error:
             raise ServingError("a process that decodes pictures was ended; --resume goes on from here") from error
 
@@ -88,15 +87,11 @@ def _live_with_parent() -> None:
 
 
 def _end_with_parent() -> None:
-    with contextlib.suppress(AttributeError):  # no parent: started by hand
-        multiprocessing.parent_process().join()  # type: ignore[union-attr]
+    if parent := multiprocessing.parent_process():
+        parent.join()
         os._exit(1)
 
 
 def _start() -> None:
     """Import what decoding needs."""
     import serving.preprocess  # noqa: F401
-
-
-def _decode(task: Task) -> Items:
-    return task.decode()
