@@ -1,5 +1,6 @@
 """Tokens, addresses and certificates, over gRPC."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,6 +29,12 @@ async def serving(root: Path, port: int, **settings: Any) -> AsyncIterator[Worke
         yield made
 
 
+async def asking() -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
+    """Yield nothing for a while: grpc.aio reports a message that it cannot send any more instead of the status."""
+    await asyncio.sleep(10)
+    yield reflection_pb2.ServerReflectionRequest(list_services="")
+
+
 async def test_calls_need_the_token_and_health_does_not(tmp_path: Path, free_port: int):
     async with (
         serving(tmp_path, free_port, token="ask", admin_token="change"),
@@ -43,9 +50,8 @@ async def test_calls_need_the_token_and_health_does_not(tmp_path: Path, free_por
         assert (await method(channel, "ServerReady")(pb.ServerReadyRequest())).ready
         health = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
         assert health.status == health_pb2.HealthCheckResponse.SERVING
-        ask = reflection_pb2.ServerReflectionRequest(list_services="")
         with pytest.raises(grpc.aio.AioRpcError, match="UNIMPLEMENTED"):
-            await anext(aiter(reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([ask]))))
+            await anext(aiter(reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(asking())))
 
 
 async def test_an_address_that_calls_too_often_is_refused_with_a_time(tmp_path: Path, free_port: int):
