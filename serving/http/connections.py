@@ -5,17 +5,16 @@ Must not know: what a request asks for.
 
 import asyncio
 import os
-from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-import orjson
 import uvicorn
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from serving.http.express import Express
 from serving.http.guard import Guard
+from serving.http.raw import header_lines, refusal
 
 # Requests that one connection may send ahead of their answers. A read of 256 KiB can hold 14,000, of 3 kB each in
 # memory once they are taken apart.
@@ -71,6 +70,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._fruitless_bytes = self._chunk_bytes = 0
         self._in_head, self._fruitful = True, False
         self._refusal: tuple[int, str] | None = None
+        self._answered: RequestResponseCycle | None = None
+        """The request that the app is answering, or has answered last."""
         self._ended = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -175,6 +176,11 @@ class GuardedProtocol(HttpToolsProtocol):
         self.headers += headers
         super().on_headers_complete()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Have the app begin with a request."""
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
+
     def _let_go(self) -> None:
         """Have the request that was held answered by the app."""
         pieces, self._held = self._held or [], None
@@ -215,7 +221,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if defaults is not self._defaults:
             # uvicorn makes them anew when the date changes.
             self._defaults = defaults
-            self._prefix = STATUS_LINE[200] + _lines(defaults)
+            self._prefix = STATUS_LINE[200] + header_lines(defaults)
         self.transport.write(self._prefix + answer)
         self.server_state.total_requests += 1
         self._answered_at_once += 1
@@ -251,22 +257,31 @@ class GuardedProtocol(HttpToolsProtocol):
         """Answer and close; say nothing in the middle of another answer."""
         self._ended = True
         if self._answering():
+            self._refuse_late(status, text)
+        else:
+            self._say(status, text)
+            self._guard.linger(self, self.drop)
+
+    def _refuse_late(self, status: int, text: str) -> None:
+        """Refuse instead of all answers that are due, but let the caller wait for it.
+
+        Whoever sends so much ahead would otherwise come again at once, and be half of what the service does.
+        """
+        assert self._answered is not None
+        if self._answered.response_started:
             self.drop()
             return
-        body = orjson.dumps({"error": text})
-        headers = [
-            *self.server_state.default_headers,
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            (b"connection", b"close"),
-        ]
-        if status == 429:
-            headers.append((b"retry-after", b"1"))
-        self.transport.write(b"".join((STATUS_LINE[status], _lines(headers), b"\r\n", body)))
+        self.pipeline.clear()
+        # To the app the caller is gone.
+        self._answered.disconnected = True
+        self._answered.message_event.set()
+        self._guard.linger(self, partial(self._say_and_leave, status, text))
+
+    def _say_and_leave(self, status: int, text: str) -> None:
+        self._say(status, text)
+        self.leave()
+
+    def _say(self, status: int, text: str) -> None:
+        self.transport.write(refusal(status, text, self.server_state.default_headers))
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self._guard.linger(self)
-
-
-def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    return b"".join([b"%b: %b\r\n" % header for header in headers])

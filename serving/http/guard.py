@@ -5,6 +5,7 @@ Must not know: what a request asks for.
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from serving.metrics import Metrics
@@ -84,12 +85,17 @@ class Guard:
         if timer:
             timer.cancel()
 
-    def linger(self, protocol: "GuardedProtocol") -> None:
-        """Close a connection that has been refused, when its caller has had time to read why."""
+    def linger(self, protocol: "GuardedProtocol", end: Callable[[], None]) -> None:
+        """Let a connection that is refused be for a while.
+
+        Args:
+            protocol: the connection.
+            end: closes it, after `LINGER_S`: when its caller has had time to read why, or to cool down.
+        """
         self.release(protocol)
         if len(self._lingering) >= MAX_LINGERING:
             next(iter(self._lingering)).drop()
-        self._lingering[protocol] = protocol.loop.call_later(LINGER_S, protocol.drop)
+        self._lingering[protocol] = protocol.loop.call_later(LINGER_S, end)
 
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._timer is None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -146,13 +147,16 @@ async def test_a_head_within_the_limit_may_stand_before_a_large_body(app: App, f
 
 
 @pytest.mark.parametrize("flood", [b"t: " + b"a" * 2000, b"t: a\r\n" * 400])
-async def test_endless_trailers_of_a_chunked_body_are_cut(app: App, free_port: int, flood: bytes):
+async def test_endless_trailers_of_a_chunked_body_are_cut(
+    app: App, free_port: int, flood: bytes, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(guard, "LINGER_S", 0.05)
     async with listening(app, free_port, max_head_bytes=1024) as connect:
         client = await connect()
         await client.send(b"POST /predict HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n")
         await asyncio.sleep(0.05)
         await client.send(flood)
-        assert await client.answer() == (0, {}, None)
+        assert [(await client.answer())[0] for _ in range(2)] == [431, 0]
 
 
 async def test_trailers_are_not_taken_for_headers(app: App, free_port: int):
@@ -171,15 +175,39 @@ async def test_trailers_are_not_taken_for_headers(app: App, free_port: int):
     assert seen == [b"transfer-encoding"]
 
 
-async def test_more_requests_than_may_be_sent_ahead_end_the_connection(app: App, free_port: int):
+async def test_more_requests_than_may_be_sent_ahead_are_429_but_not_at_once(
+    app: App, free_port: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(guard, "LINGER_S", 0.3)
     async with listening(app, free_port) as connect:
         some, many = await connect(), await connect()
         await some.send(ASK * MAX_PIPELINED)
         assert [(await some.answer())[0] for _ in range(MAX_PIPELINED)] == [200] * MAX_PIPELINED
+        began = time.monotonic()
         await many.send(ASK * 1000)
-        while (answer := await many.answer())[0] == 200:
+        status, headers, body = await many.answer()
+        assert (status, headers["connection"]) == (429, "close")
+        assert "sent ahead" in body["error"]
+        assert time.monotonic() - began > 0.25
+        assert await many.answer() == (0, {}, None)
+        assert await some.ask() == 200
+
+
+async def test_nothing_is_said_in_the_middle_of_an_answer(app: App, free_port: int):
+    async def begin(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
             pass
-        assert answer[0] == 0
+
+    async with listening(app, free_port, begin) as connect:
+        client = await connect()
+        await client.send(ASK)
+        assert b"200" in await client.reader.readline()
+        await client.send(ASK * 1000)
+        rest = await client.reader.read()
+        assert rest.endswith(b"a")
+        assert b"429" not in rest
 
 
 async def test_a_new_connection_takes_the_place_of_one_that_sends_nothing_or_is_idle(app: App, free_port: int):
