@@ -54,10 +54,6 @@ Seen: TypeAlias = tuple[Drift, npt.NDArray[np.uint8], npt.NDArray[np.float32]]
 # How often a worker writes what it has noted. What one that is killed answered since is not counted.
 WRITE_S = 0.05
 
-# Under load it is written after so many requests, in 110 us: the 500 requests of `WRITE_S` would take over 1 ms, in
-# which nobody is answered.
-WRITE_AT = 32
-
 
 class Metrics:
     """The metrics, in one registry.
@@ -81,7 +77,6 @@ class Metrics:
         self._requests: dict[tuple[str, str, str, str, str], Tally[float]] = {}
         self._durations: dict[tuple[str, str], Tally[float]] = {}
         self._models: dict[tuple[str, str], ModelMetrics] = {}
-        self._unwritten = 0
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"mnist_{name}", text, labels, registry=self.registry)
@@ -175,10 +170,7 @@ class Metrics:
             duration = self._durations[protocol, route] = self.tallies.histogram(histogram)
         count.note(1)
         duration.note(seconds)
-        self._unwritten += 1
-        if self._unwritten >= WRITE_AT:
-            self._unwritten = 0
-            self.tallies.write()
+        self.tallies.write_some()
 
     async def settle(self) -> None:
         """Wait until every worker has written what it has answered so far."""

@@ -14,6 +14,10 @@ from prometheus_client import Counter, Gauge, Histogram, Metric, Summary
 
 T = TypeVar("T")
 
+# Under load every tally is written once in so many requests, not all at once: that took 0.2 ms, three times as long as
+# a request, and a dozen requests behind it were late.
+TURNS = 32
+
 
 class Tally(Generic[T]):
     """Values of one kind.
@@ -56,6 +60,7 @@ class Tallies:
 
     def __init__(self) -> None:
         self._tallies: list[Tally[Any]] = []
+        self._turn = 0
         self._lock = threading.Lock()
 
     def collect(self) -> Iterable[Metric]:
@@ -68,6 +73,16 @@ class Tallies:
         with self._lock:
             for tally in self._tallies:
                 tally.flush()
+
+    def write_some(self) -> None:
+        """Write what one in `TURNS` tallies have noted, each time others; nothing while another thread writes."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._turn = (self._turn + 1) % TURNS
+                for tally in self._tallies[self._turn :: TURNS]:
+                    tally.flush()
+            finally:
+                self._lock.release()
 
     def add(self, write: Callable[[list[T]], object]) -> Tally[T]:
         """Return a new tally; see `Tally`."""

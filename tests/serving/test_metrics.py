@@ -8,7 +8,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_prometheus
 
-from serving.metrics import WRITE_AT, Metrics, expose
+from serving.metrics import Metrics, expose
+from serving.tallies import TURNS
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,7 +30,7 @@ metrics.tallies.write()
 SCRAPE = """
 import sys
 from prometheus_client import CollectorRegistry
-from serving.metrics import WRITE_AT, Metrics, expose
+from serving.metrics import Metrics, expose
 metrics = Metrics(CollectorRegistry())
 metrics.workers.set(1)
 sys.stdout.buffer.write(expose(metrics.registry, sys.argv[1])[0])
@@ -62,13 +63,18 @@ def test_requests_are_counted_by_label_and_timed():
     assert registry.get_sample_value("mnist_request_duration_seconds_bucket", duration | {"le": "0.005"}) == 3
 
 
-def test_requests_are_written_a_few_at_a_time_without_being_asked_for(monkeypatch: pytest.MonkeyPatch):
+def test_requests_are_written_a_few_at_a_time_without_being_asked_for():
     metrics = Metrics(CollectorRegistry())
     written = []
-    monkeypatch.setattr(metrics.tallies, "write", lambda: written.append(1))
-    for _ in range(2 * WRITE_AT + 1):
+    for number in range(TURNS):
+        tally = metrics.tallies.add(lambda values, number=number: written.append((number, values)))
+        tally.note(1)
+    counts = []
+    for _ in range(TURNS):
         metrics.request("http", "GET", "/livez", "", "200", 0.1)
-    assert len(written) == 2
+        counts.append(len(written))
+    assert counts == list(range(1, TURNS + 1))
+    assert sorted(written) == [(number, [1]) for number in range(TURNS)]
 
 
 def test_durations_from_a_tenth_of_a_millisecond_to_ten_seconds_fall_into_different_buckets():

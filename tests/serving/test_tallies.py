@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
 
-from serving.tallies import Tallies, Tally, observe
+from serving.tallies import TURNS, Tallies, Tally, observe
 
 
 class World:
@@ -74,3 +74,20 @@ def test_nothing_is_lost_between_threads_that_note_and_one_that_writes():
         tallies.write()
     tallies.write()
     assert written == 60_000
+
+
+def test_those_who_write_some_do_not_wait_for_one_who_writes_all():
+    begun, go_on, tallies = threading.Event(), threading.Event(), Tallies()
+
+    def write(values: list[int]) -> None:
+        begun.set()
+        assert go_on.wait(10)
+
+    tallies.add(write).note(1)
+    writing = threading.Thread(target=tallies.write)
+    writing.start()
+    assert begun.wait(10)
+    for _ in range(TURNS):
+        tallies.write_some()
+    go_on.set()
+    writing.join()
