@@ -1,6 +1,7 @@
 """The service measured in a few minutes, beside a server that checks nothing, on the same machine in the same run.
 
 Run: make bench, or .venv/bin/python -m benchmarks.bench [--repeats 5] [--requests 2000] [--connections 32]
+[--seconds 4]
 
 One worker, mnist-cnn, one thread of ONNX Runtime in every process; validation, batcher and metrics on. Processor time
 is that of all the server's processes, from /proc/PID/task/*/schedstat; unlike requests per second it changes little
@@ -117,28 +118,38 @@ class Bench:
             f"{show(per_s)}; share {share:.0%}."
         )
 
-    async def at_a_rate(self) -> str:
-        """Return the times at a constant rate of arrivals."""
+    async def at_a_rate(self, seconds: float) -> str:
+        """Return the times at a constant rate of arrivals, of the service and of the floor in turns.
+
+        The client is awake all the time; what it, the kernel and other machines on the same hardware take shows in the
+        floor's tail as it does in ours.
+        """
         case = binary_v2(self._images[:1])
-        ours = servers.start_ours(self._folder)
+        running = {"ours": servers.start_ours(self._folder), "the floor": servers.start_floor(self._folder)}
+        found: dict[str, list[list[float]]] = defaultdict(list)
         try:
             peaks: Figures = defaultdict(list)
             for _ in range(3):
-                await measure(ours, case, self._requests * 2, self._connections, peaks)
+                await measure(running["ours"], case, self._requests * 2, self._connections, peaks)
             per_s = PEAK_SHARE * statistics.median(peaks["per_s"])
-            found = [
-                sorted(await client.send_at_rate(ours.ports.http, case.request, per_s, 4.0, 64))
-                for _ in range(self._repeats)
-            ]
+            for _ in range(self._repeats):
+                for name, server in running.items():
+                    took_s = await client.send_at_rate(server.ports.http, case.request, per_s, seconds, 64)
+                    found[name].append(sorted(1e3 * each for each in took_s))
         finally:
-            ours.stop()
-        medians, tails = ([1e3 * each[int(len(each) * share)] for each in found] for share in (0.5, 0.99))
-        ratios = [tail / median for tail, median in zip(tails, medians, strict=True)]
-        return (
-            f"Open loop, binary, {per_s:,.0f} requests/s ({PEAK_SHARE:.0%} of the peak): median {show(medians, 2)} ms, "
-            f"99th percentile {show(tails, 2)} ms, ratio {show(ratios, 1)}, "
-            f"slowest {max(each[-1] for each in found) * 1e3:.1f} ms."
-        )
+            for server in running.values():
+                server.stop()
+        lines = [
+            f"Open loop, binary, {per_s:,.0f} requests/s ({PEAK_SHARE:.0%} of the peak), {self._repeats} times "
+            f"{seconds:.0f} s; milliseconds:",
+            "",
+            row("", "median", "90th percentile", "99th", "99.9th", "slowest"),
+            row(*["---"] * 6),
+        ]
+        for name, runs in found.items():
+            cells = [show([run[int(len(run) * share)] for run in runs], 2) for share in (0.5, 0.9, 0.99, 0.999)]
+            lines.append(row(name, *cells, f"{max(run[-1] for run in runs):.1f}"))
+        return "\n".join(lines)
 
     def starts(self) -> str:
         """Return the time from start to ready, and the memory then."""
@@ -188,7 +199,7 @@ async def run(arguments: argparse.Namespace, folder: Path) -> str:
     bench = Bench(test_images(), folder, arguments.repeats, arguments.requests, arguments.connections)
     parts = [f"{servers.describe_machine()}."]
     parts.append(await bench.beside_the_floor())
-    parts.append(await bench.at_a_rate())
+    parts.append(await bench.at_a_rate(arguments.seconds))
     parts.append(bench.starts())
     parts.append(await bench.other_ways())
     parts.append(await bench.ceiling())
@@ -201,6 +212,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each run at a constant rate")
     parser.add_argument("--output", type=Path, default=servers.ROOT / "build/bench.md")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
