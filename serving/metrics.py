@@ -201,7 +201,6 @@ class ModelMetrics:
         self._confidence = metrics.confidence.labels(model)
         self.seen: Tally[Seen] = tallies.add(self._count_predictions)
         """What was predicted, to be counted later."""
-        self.write = tallies.write
         self._refused, self._model = metrics.refused, model
         self._drift = [metrics.drift.labels(model, feature) for feature in ("digits", "ink")]
 

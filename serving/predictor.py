@@ -140,8 +140,7 @@ class Predictor:
         return Prediction(values.index(confidence), confidence, values, accepted, reasons)
 
     def update_drift(self) -> None:
-        """Publish the drift indices of the latest images."""
-        self._metrics.write()
+        """Publish the drift indices of the latest images whose tallies are written."""
         indices = self._drift.indices()
         if indices is not None:
             self._metrics.drifted(indices)

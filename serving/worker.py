@@ -212,6 +212,7 @@ class Worker:
         used = resource.getrusage(resource.RUSAGE_SELF)
         self.metrics.cpu.inc(used.ru_utime + used.ru_stime - self._cpu_s)
         self._cpu_s = used.ru_utime + used.ru_stime
+        self.metrics.tallies.write()
         for predictor in self.catalogue.predictors():
             predictor.update_drift()
         self.metrics.resident_memory.set(self._memory.look())

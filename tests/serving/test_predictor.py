@@ -75,6 +75,7 @@ async def test_drift_is_published_once_enough_was_seen():
     world.predictor.update_drift()
     assert world.value("drift_index", feature="digits") == 0
     await world.predictor.infer(numbered(*[1] * 100))
+    assert world.value("confidence_count") == 100  # to collect is to write what was noted
     world.predictor.update_drift()
     assert world.value("drift_index", feature="digits") > 0.25
 
