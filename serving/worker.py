@@ -57,9 +57,9 @@ logger = logging.getLogger(__name__)
 # How often what is measured over time is brought up to date.
 TICK_S = 0.5
 
-# How long a thread keeps the interpreter while the event loop waits for it. With Python's 5 ms, each request waits
-# several times so long while large bodies are taken apart in threads.
-SWITCH_S = 0.001
+# How long a thread keeps the interpreter while another waits for it. A picture in a thread asks for it eighty times: with
+# Python's 5 ms, or with 1, it waits so long each time while the body of somebody else is taken apart.
+SWITCH_S = 0.0001
 
 Handler = Callable[[int, FrameType | None], object] | int | None
 

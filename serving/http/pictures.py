@@ -7,6 +7,7 @@ import base64
 import binascii
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,12 +73,13 @@ def _refuse_url(data: bytes) -> bytes | ServingError:
 
 
 def _read_json(body: bytes, limits: Limits) -> list[Item]:
-    content = read_json(body, limits).root
+    content, only_numbers = read_json(body, limits)
     if not isinstance(content, dict) or len(content) != 1 or next(iter(content)) not in JSON_KEYS:
         raise InvalidInput('expected {"images": [base64, ...]} or {"pixels": 28x28 integers 0 to 255, or several}')
     if "images" in content:
         return _read_images(content["images"], limits.images)
-    return [Item(place, image) for place, image in enumerate(read_pixels(content["pixels"], limits.images))]
+    images = read_pixels(content["pixels"], limits.images, only_numbers=only_numbers)
+    return [Item(place, image) for place, image in enumerate(images)]
 
 
 def _read_images(images: object, max_images: int) -> list[Item]:
@@ -101,8 +103,13 @@ def _decode(text: str) -> bytes | ServingError:
         return UnreadablePicture(f"not base64: {error}")
 
 
-def read_pixels(values: object, max_images: int) -> npt.NDArray[np.uint8]:
+def read_pixels(values: object, max_images: int, *, only_numbers: bool) -> npt.NDArray[np.uint8]:
     """Return images from nested or flat lists of integers: 28x28, 784, or a list of either.
+
+    Args:
+        values: whatever stood in the request.
+        max_images: the limit.
+        only_numbers: the caller knows that `values` holds lists, integers and finite floats, nothing else.
 
     Returns:
         uint8, shape (N, 28, 28), N >= 0.
@@ -116,7 +123,8 @@ def read_pixels(values: object, max_images: int) -> npt.NDArray[np.uint8]:
         raise TooLarge(f"pixels: {len(rows)} images, the limit is {max_images}")
     if not rows:
         return np.empty((0, 28, 28), np.uint8)
-    return np.stack([_image(row, place) for place, row in enumerate(rows)])
+    pixels = b"".join([_image(row, place, only_numbers=only_numbers) for place, row in enumerate(rows)])
+    return np.frombuffer(pixels, np.uint8).reshape(-1, 28, 28)
 
 
 def _rows(values: object) -> list[list[object]]:
@@ -134,18 +142,27 @@ def _rows(values: object) -> list[list[object]]:
     return values
 
 
-def _image(row: object, place: int) -> npt.NDArray[np.uint8]:
+def _image(row: object, place: int, *, only_numbers: bool) -> bytes:
     where = f"pixels, image {place}"
     if not isinstance(row, list) or len(row) not in (28, 784):
         found = f"{len(row)} values" if isinstance(row, list) else type(row).__name__
         raise InvalidInput(f"{where}: expected 28 rows of 28 integers or 784 integers, got {found}")
     flat = row if len(row) == 784 else _flatten(row, where)
+    try:
+        # It checks type and range as well, all in 3 us, and takes true for 1.
+        pixels = bytes(flat)
+    except (TypeError, ValueError):
+        raise _wrong_values(flat, where) from None
+    if not only_numbers and set(map(type, flat)) != {int}:
+        raise _wrong_values(flat, where)
+    return pixels
+
+
+def _wrong_values(flat: list[Any], where: str) -> InvalidInput:
     if wrong := set(map(type, flat)) - {int}:
         kind = min(each.__name__ for each in wrong)
-        raise InvalidInput(f"{where}: expected integers from 0 (paper) to 255 (ink), got {kind}")
-    if min(flat) < 0 or max(flat) > 255:
-        raise InvalidInput(f"{where}: expected integers from 0 to 255, got {min(flat)} to {max(flat)}")
-    return np.array(flat, np.uint8).reshape(28, 28)
+        return InvalidInput(f"{where}: expected integers from 0 (paper) to 255 (ink), got {kind}")
+    return InvalidInput(f"{where}: expected integers from 0 to 255, got {min(flat)} to {max(flat)}")
 
 
 def _flatten(rows: list[object], where: str) -> list[int]:
