@@ -15,7 +15,7 @@ import numpy as np
 
 from serving.errors import DeadlineExceeded, QueueFull, ServingError
 from serving.runtime import Outputs
-from serving.waiting import Images, Waiting
+from serving.waiting import Images, Waiting, drop_dead
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +23,9 @@ Run = Callable[[Images], Outputs]
 
 # Weight of the newest batch in the running mean of seconds per image: about the last ten batches count.
 NEWEST = 0.1
+
+# How long a run takes at most that is made of an oversize request: so long others wait for it.
+SLICE_S = 0.002
 
 
 class Observer(Protocol):
@@ -80,6 +83,8 @@ class MicroBatcher:
         self._direct_images = 0 if max_delay_s else self._inline_images
         self.singly = singly
         self._queue: deque[Waiting] = deque()
+        self._oversize: deque[Waiting] = deque()
+        self._oversize_next = False
         self._waiting = 0
         self._busy = False
         self._seconds_per_image = 0.0
@@ -154,7 +159,7 @@ class MicroBatcher:
         request = Waiting(images, deadline, now, loop.create_future())
         if deadline is not None:
             request.timer = loop.call_later(deadline - now, request.expire)
-        self._queue.append(request)
+        (self._queue if request.size <= self._max_batch_size else self._oversize).append(request)
         self._waiting += request.size
         self._tell_queue()
         self._wake(loop)
@@ -187,49 +192,52 @@ class MicroBatcher:
         """Run the next batch, or rest."""
         self._filling = None
         now = self._clock()
-        self._drop_dead(now)
-        if not self._queue:
+        drop_dead(self._queue, now)
+        drop_dead(self._oversize, now)
+        heads = [queue[0] for queue in (self._queue, self._oversize) if queue]
+        if not heads:
             self._busy = False
             return
-        rest = self._queue[0].arrived + self._max_delay_s - now
+        rest = min(head.arrived for head in heads) + self._max_delay_s - now
         if rest > 0 and self._waiting < self._max_batch_size:
             self._filling = asyncio.get_running_loop().call_later(rest, self._next)
             return
         self._start(self._take(now), now)
 
-    def _drop_dead(self, now: float) -> None:
-        """Drop requests at the head whose caller has gone or whose deadline has passed."""
-        while self._queue:
-            request = self._queue[0]
-            if request.deadline is not None and now >= request.deadline:
-                request.expire()
-            if not request.future.done() and request.taken < request.size:
-                return
-            self._queue.popleft()
-
     def _take(self, now: float) -> _Batch:
-        """Take whole requests, or as much of an oversize one as there is room for."""
+        """Take whole requests; every other time, where an oversize one waits, a slice of it before them."""
         batch: _Batch = []
         room = self._max_batch_size
-        while room and self._queue:
-            request = self._queue[0]
-            left = request.size - request.taken
-            if left > room and request.size <= self._max_batch_size:
-                break
-            if request.taken == 0 and self._observer:
-                self._observer.waited(now - request.arrived)
-            count = min(left, room)
-            whole = count == request.size
-            batch.append((request, request.images if whole else request.images[request.taken : request.taken + count]))
-            request.taken += count
-            room -= count
-            self._waiting -= count
-            if request.taken < request.size:
-                # The rest of an oversize request lets those who wait go first.
-                self._queue.rotate(-1)
-            self._drop_dead(now)
+        if self._oversize and (self._oversize_next or not self._queue):
+            room -= self._take_part(batch, self._oversize, self._slice(), now)
+            # The other oversize requests are next.
+            self._oversize.rotate(-1)
+            self._oversize_next = False
+        else:
+            self._oversize_next = True
+        while self._queue and self._queue[0].size <= room:
+            room -= self._take_part(batch, self._queue, room, now)
+            drop_dead(self._queue, now)
         self._tell_queue()
         return batch
+
+    def _take_part(self, batch: _Batch, queue: deque[Waiting], most: int, now: float) -> int:
+        """Put images of the first request into the batch, and return how many."""
+        request = queue[0]
+        if request.taken == 0 and self._observer:
+            self._observer.waited(now - request.arrived)
+        count = min(request.size - request.taken, most)
+        whole = count == request.size
+        batch.append((request, request.images if whole else request.images[request.taken : request.taken + count]))
+        request.taken += count
+        self._waiting -= count
+        return count
+
+    def _slice(self) -> int:
+        """Return how many images of an oversize request run at once."""
+        if not self._seconds_per_image:
+            return self._max_batch_size
+        return min(max(round(SLICE_S / self._seconds_per_image), 1), self._max_batch_size)
 
     def _start(self, batch: _Batch, now: float) -> None:
         images = batch[0][1] if len(batch) == 1 else np.concatenate([part for _, part in batch])

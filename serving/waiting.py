@@ -4,6 +4,7 @@ Must not know: when and how they are run.
 """
 
 import asyncio
+from collections import deque
 
 import numpy as np
 import numpy.typing as npt
@@ -50,3 +51,14 @@ class Waiting:
         """Fail, unless the outputs are there."""
         if not self.future.done():
             self.future.set_exception(DeadlineExceeded("the deadline passed before the answer was ready"))
+
+
+def drop_dead(queue: deque[Waiting], now: float) -> None:
+    """Drop requests at the head that have run, whose caller has gone or whose deadline has passed."""
+    while queue:
+        request = queue[0]
+        if request.deadline is not None and now >= request.deadline:
+            request.expire()
+        if not request.future.done() and request.taken < request.size:
+            return
+        queue.popleft()

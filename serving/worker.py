@@ -57,8 +57,8 @@ logger = logging.getLogger(__name__)
 # How often what is measured over time is brought up to date.
 TICK_S = 0.5
 
-# How long a thread keeps the interpreter while another waits for it. A picture in a thread asks for it eighty times: with
-# Python's 5 ms, or with 1, it waits so long each time while the body of somebody else is taken apart.
+# How long a thread keeps the interpreter while another waits for it. A picture in a thread asks for it eighty times,
+# and each time waits so long while the body of somebody else is taken apart; by default it is 5 ms.
 SWITCH_S = 0.0001
 
 Handler = Callable[[int, FrameType | None], object] | int | None

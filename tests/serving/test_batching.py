@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.batching import MicroBatcher
+from serving.batching import SLICE_S, MicroBatcher
 from serving.errors import DeadlineExceeded, QueueFull, ServingError
 from tests.serving.fakes import FakeClock, FakeRun, numbered, numbers_in
 
@@ -66,7 +66,7 @@ async def test_an_oversize_request_is_split_and_put_together_again():
     large, small = await asyncio.gather(batcher.submit(numbered(*range(300, 320))), batcher.submit(numbered(1)))
     assert numbers_in(large) == list(range(300, 320))
     assert numbers_in(small) == [1]
-    assert [len(batch) for batch in run.batches] == [8, 8, 5]
+    assert [len(batch) for batch in run.batches] == [1, 8, 8, 4]
 
 
 async def test_who_asks_for_much_lets_those_who_ask_for_little_go_first():
@@ -81,6 +81,35 @@ async def test_who_asks_for_much_lets_those_who_ask_for_little_go_first():
     assert sorted(done[:5]) == [f"small {n}" for n in range(5)]
     # The two large ones take turns as well.
     assert len(run.batches) <= 22
+
+
+async def test_of_an_oversize_request_as_much_runs_at_once_as_takes_little_time():
+    clock, run = FakeClock(), FakeRun()
+
+    def slow(images: Any) -> Any:
+        clock.now += 0.5 * SLICE_S * len(images)
+        return run(images)
+
+    batcher = batcher_of(slow, clock=clock)
+    for number in range(100):
+        await batcher.submit(numbered(number))
+    del run.batches[:]
+    large = asyncio.ensure_future(batcher.submit(numbered(*range(300, 320))))
+    await turns(2)
+    await batcher.submit(numbered(1))
+    await large
+    assert [len([number for number in batch if number >= 300]) for batch in run.batches if batch != [1]] == [2] * 10
+    assert run.batches.index([1]) <= 2
+
+
+async def test_a_stream_of_small_requests_does_not_keep_an_oversize_one_waiting():
+    run = FakeRun()
+    batcher = batcher_of(run, queue_size=1000)
+    large = asyncio.ensure_future(batcher.submit(numbered(*range(300, 332))))
+    small = [asyncio.ensure_future(batcher.submit(numbered(*[number] * 8))) for number in range(20)]
+    await large
+    assert sum(each.done() for each in small) <= 5
+    await asyncio.gather(*small)
 
 
 async def test_zero_images_give_empty_outputs():
