@@ -22,6 +22,8 @@ LEVEL = 1
 # What takes longer than a few milliseconds leaves the event loop.
 INLINE_BYTES = 65_536
 
+PIECE_BYTES = 262_144
+
 
 async def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
     """Return the body that `encoding` (Content-Encoding) stands for.
@@ -41,17 +43,32 @@ async def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
 
 def _unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
     unpacker = zlib.decompressobj(WINDOW_BITS[encoding])
-    try:
-        unpacked = unpacker.decompress(body, max_bytes + 1)
-    except zlib.error as error:
-        raise InvalidInput(f"the body is not {encoding}: {error}") from error
-    if len(unpacked) > max_bytes:
-        raise TooLarge(f"the body unpacks to more than the limit of {max_bytes} bytes")
+    pieces: list[bytes] = []
+    size = start = 0
+    # In pieces: zlib puts a large result together, and frees it, while nobody else has the interpreter.
+    while start < len(body) and not unpacker.eof:
+        packed, full = body[start : start + PIECE_BYTES], True
+        start += len(packed)
+        while full and not unpacker.eof:
+            piece = _decompress(unpacker, packed, encoding)
+            packed, full = unpacker.unconsumed_tail, len(piece) == PIECE_BYTES
+            pieces.append(piece)
+            size += len(piece)
+            if size > max_bytes:
+                pieces.clear()
+                raise TooLarge(f"the body unpacks to more than the limit of {max_bytes} bytes")
     if not unpacker.eof:
         raise InvalidInput(f"the {encoding} body is cut short")
-    if unpacker.unused_data:
-        raise InvalidInput(f"{len(unpacker.unused_data)} bytes follow the end of the {encoding} body")
-    return unpacked
+    if behind := len(unpacker.unused_data) + len(body) - start:
+        raise InvalidInput(f"{behind} bytes follow the end of the {encoding} body")
+    return b"".join(pieces)
+
+
+def _decompress(unpacker: "zlib._Decompress", packed: bytes, encoding: str) -> bytes:
+    try:
+        return unpacker.decompress(packed, PIECE_BYTES)
+    except zlib.error as error:
+        raise InvalidInput(f"the body is not {encoding}: {error}") from error
 
 
 def choose_encoding(accepted: str) -> str | None:

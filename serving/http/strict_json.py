@@ -20,6 +20,9 @@ NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 # A body of this size cannot hold so many values that they matter.
 SMALL_BYTES = 65_536
 
+# Of these a character is counted in less than 0.1 ms.
+PIECE_BYTES = 262_144
+
 
 class Document(NamedTuple):
     """A parsed body.
@@ -55,15 +58,22 @@ def read_json(body: bytes, limits: Limits) -> Document:
 
 
 def _check_extent(body: bytes, limits: Limits) -> None:
-    opened = body.count(b"[") + body.count(b"{")
+    opened = _count(body, b"[") + _count(body, b"{")
     if len(body) > SMALL_BYTES:
-        values = body.count(b",") + body.count(b'"') + CONTAINER_VALUES * opened
+        values = CONTAINER_VALUES * opened
+        if values <= limits.json_values:
+            values += _count(body, b",") + _count(body, b'"')
         if values > limits.json_values:
             _check_depth(body[:SMALL_BYTES], limits.json_depth)
             raise TooLarge(f"the body holds more JSON values than the limit of {limits.json_values}")
     # A list that follows another is not deeper than that; this alone accounts for rows of pixels.
     if opened > limits.json_depth and opened - body.count(b"],[") - body.count(b"], [") > limits.json_depth:
         _check_depth(body, limits.json_depth)
+
+
+def _count(body: bytes, character: bytes) -> int:
+    """Count a character, in pieces: others have the interpreter between them."""
+    return sum(body.count(character, start, start + PIECE_BYTES) for start in range(0, len(body), PIECE_BYTES))
 
 
 def _check_depth(body: bytes, limit: int) -> None:

@@ -1,10 +1,12 @@
 import gzip
+import random
 import zlib
+from collections.abc import Callable
 
 import pytest
 
 from serving.errors import InvalidInput, TooLarge, UnsupportedMediaType
-from serving.http.compression import INLINE_BYTES, choose_encoding, pack, unpack
+from serving.http.compression import INLINE_BYTES, PIECE_BYTES, choose_encoding, pack, unpack
 
 BODY = b"a body " * 100
 # Without the time of day: processes that run tests side by side must find tests of the same names.
@@ -54,6 +56,20 @@ async def test_what_unpacks_to_more_than_the_limit_is_refused():
 async def test_a_broken_body_is_refused(packed: bytes, said: str):
     with pytest.raises(InvalidInput, match=said):
         await unpack(packed, "gzip", 10_000)
+
+
+@pytest.mark.parametrize("size", [PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES])
+@pytest.mark.parametrize("make", [bytes, random.Random(0).randbytes])
+async def test_pieces_of_any_size_come_together_and_what_follows_is_found(size: int, make: Callable[[int], bytes]):
+    body = make(size)
+    packed = gzip.compress(body, mtime=0)
+    assert await unpack(packed, "gzip", size) == body
+    with pytest.raises(TooLarge):
+        await unpack(packed, "gzip", size - 1)
+    with pytest.raises(InvalidInput, match="cut short"):
+        await unpack(packed[:-1], "gzip", size)
+    with pytest.raises(InvalidInput, match=f"{PIECE_BYTES} bytes follow"):
+        await unpack(packed + bytes(PIECE_BYTES), "gzip", size)
 
 
 @pytest.mark.parametrize(
