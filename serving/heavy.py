@@ -5,15 +5,42 @@ Must not know: what the work is.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
 
-_thread = ThreadPoolExecutor(1, "heavy")
+# The longest rest between two pieces.
+MAX_REST_S = 0.1
 
 
-async def alone(work: Callable[[], T]) -> T:
-    """Return what `work` returns, once the work before it is done."""
-    return await asyncio.get_running_loop().run_in_executor(_thread, work)
+class Desk:
+    """One thread, which between two pieces of work rests as long as the first took: half the time is for the others.
+
+    Without the rest, large JSON bodies on four connections kept the interpreter from pictures in other threads: their
+    median went from 6 to 37 ms, with it to 10.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "heavy")
+        self._free_at = 0.0
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Return what `work` returns, once the work before it is done."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._piece, work)
+
+    def _piece(self, work: Callable[[], T]) -> T:
+        started = time.monotonic()
+        if started < self._free_at:
+            time.sleep(self._free_at - started)
+            started = time.monotonic()
+        try:
+            return work()
+        finally:
+            ended = time.monotonic()
+            self._free_at = ended + min(ended - started, MAX_REST_S)
+
+
+alone = Desk().run

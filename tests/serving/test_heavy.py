@@ -1,6 +1,10 @@
 import asyncio
 import threading
+from functools import partial
 
+import pytest
+
+from serving import heavy
 from serving.heavy import alone
 
 
@@ -18,3 +22,35 @@ async def test_heavy_work_is_done_beside_the_event_loop_a_piece_at_a_time():
     assert max(most) == 1
     assert threads.isdisjoint({threading.get_ident()})
     assert len(threads) == 1
+
+
+class FakeTime:
+    """Seconds that pass when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.slept: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.slept.append(seconds)
+
+
+async def test_before_the_next_piece_of_work_it_rests_as_long_as_the_last_took(monkeypatch: pytest.MonkeyPatch):
+    clock, desk = FakeTime(), heavy.Desk()
+    monkeypatch.setattr(heavy, "time", clock)
+
+    def work(seconds: float) -> None:
+        clock.now += seconds
+
+    for seconds in (0.03, 0.02, 5.0):
+        await desk.run(partial(work, seconds))
+    assert clock.slept == pytest.approx([0.03, 0.02])
+    clock.now += 0.04
+    await desk.run(partial(work, 0.01))
+    clock.now += 0.01
+    await desk.run(partial(work, 0.01))
+    assert clock.slept == pytest.approx([0.03, 0.02, heavy.MAX_REST_S - 0.04])
