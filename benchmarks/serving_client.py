@@ -125,7 +125,10 @@ def _content_length(head: bytearray) -> int:
     lines = bytes(head).lower().split(b"\r\n")
     if not lines[0].startswith(b"http/1.1 200"):
         raise RuntimeError(f"answered {lines[0].decode()}")
-    return next(int(line.partition(b":")[2]) for line in lines if line.startswith(b"content-length:"))
+    for line in lines:
+        if line.startswith(b"content-length:"):
+            return int(line.partition(b":")[2])
+    raise RuntimeError("answered without a content-length")
 
 
 def http_request(path: str, body: bytes, headers: dict[str, str]) -> bytes:
