@@ -1,5 +1,6 @@
 """Servers under measurement, each with its processes: their processor time and memory; and what machine this is."""
 
+import contextlib
 import os
 import platform
 import re
@@ -21,6 +22,9 @@ ROOT = Path(__file__).resolve().parents[1]
 MODEL = "mnist-cnn"
 
 READY_S = 120.0
+
+# To end when told so; for those that are left when it has ended.
+STOP_S, ORPHANS_S = 20.0, 2.0
 
 
 class Ports(NamedTuple):
@@ -74,11 +78,15 @@ class Server:
             except httpx.TransportError:
                 pass
             time.sleep(0.02)
-        raise RuntimeError(f"{url} did not answer; see {log}")
+        said = log.read_text(encoding="utf-8", errors="replace").splitlines() or ["nothing"]
+        raise RuntimeError(f"no answer when asked whether it is ready; it said last: {said[-1]}")
 
-    def _processes(self) -> list[psutil.Process]:
-        root = psutil.Process(self._process.pid)
-        return [root, *root.children(recursive=True)]
+    def _processes(self) -> set[psutil.Process]:
+        """Return all its processes: BentoML's workers leave its session, Ray's may lose their parent."""
+        found = {process for process in psutil.process_iter() if _session(process.pid) == self._process.pid}
+        if self._process.poll() is None:
+            found.update(psutil.Process(self._process.pid).children(recursive=True))
+        return found
 
     def cpu_s(self) -> float:
         """Return the processor time of all its processes so far, as the kernel's scheduler counts it."""
@@ -90,12 +98,21 @@ class Server:
 
     def stop(self) -> None:
         """Stop it, with everything that it has started."""
-        processes = self._processes() if self._process.poll() is None else []
+        processes = self._processes()
         self._process.send_signal(signal.SIGTERM)
-        _, alive = psutil.wait_procs(processes, timeout=20)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(STOP_S)
+        _, alive = psutil.wait_procs(processes | self._processes(), timeout=ORPHANS_S)
         for process in alive:
             process.kill()
-        self._process.wait(20)
+        self._process.wait(STOP_S)
+
+
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:  # it has just ended
+        return 0
 
 
 def _scheduled_s(pid: int) -> float:
