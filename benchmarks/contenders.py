@@ -74,7 +74,9 @@ def interpreter(environment: str) -> Path:
         print(f"installing {environment}", flush=True)
         subprocess.run([base, "-m", "venv", "--without-pip", "--clear", place], check=True)
         pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check", "--quiet"]
-        subprocess.run([*pip, "install", "-r", requirements], check=True)
+        done = subprocess.run([*pip, "install", "-r", requirements], stderr=subprocess.PIPE, text=True)
+        if done.returncode:
+            raise RuntimeError(f"its installation failed: {done.stderr.splitlines()[-1]}")
         stamp.touch()
     return python
 
@@ -122,24 +124,27 @@ def _start_mlserver(folder: Path) -> Server:
     return Server(command, ports, "/v2/health/ready", {"PYTHONPATH": str(FOLDER)}, folder / "mlserver.log")
 
 
-def _nested(path: str, images: Images, field: str = "images") -> Case:
-    values = images.tolist() if field == "images" else images[0].tolist()
-    return over_http(path, json.dumps({field: values}).encode(), len(images), content_type=JSON)
+def _json(path: str, **fields: object) -> Case:
+    return over_http(path, json.dumps(fields).encode(), content_type=JSON)
 
 
-def _raw(images: Images) -> Case:
-    return over_http("/binary", images.tobytes(), len(images), content_type="application/octet-stream")
+def _raw(path: str, images: Images) -> Case:
+    return over_http(path, images.tobytes(), len(images), content_type="application/octet-stream")
 
 
 def _handwritten(images: Images) -> dict[str, Case]:
     one = images[:1]
-    png = multipart("/png", "file", png_of(one[0]), "image/png")
-    return {"JSON": _nested("/json", one), "binary": _raw(one), "PNG": png, AT_ONCE: _raw(images[:LARGE])}
+    return {
+        "JSON": _json("/json", images=one.tolist()),
+        "binary": _raw("/binary", one),
+        "PNG": multipart("/png", "file", png_of(one[0]), "image/png"),
+        AT_ONCE: _raw("/binary", images[:LARGE]),
+    }
 
 
 def _bentoml(images: Images) -> dict[str, Case]:
     png = multipart("/picture", "image", png_of(images[0]), "image/png")
-    return {"JSON": _nested("/predict", images[:1]), "PNG": png}
+    return {"JSON": _json("/predict", images=images[:1].tolist()), "PNG": png}
 
 
 def _triton(images: Images) -> dict[str, Case]:
@@ -171,7 +176,7 @@ CONTENDERS = [
     Contender(
         "LitServe",
         _script("litserve", "litserve_server.py", "/health"),
-        lambda images: {"JSON": _nested("/predict", images[:1], "image")},
+        lambda images: {"JSON": _json("/predict", image=images[0].tolist())},
         ("litserve",),
         "litserve",
     ),
