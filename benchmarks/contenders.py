@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import zlib
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +125,21 @@ def _start_mlserver(folder: Path) -> Server:
     return Server(command, ports, "/v2/health/ready", {"PYTHONPATH": str(FOLDER)}, folder / "mlserver.log")
 
 
+def _start_mlflow(folder: Path) -> Server:
+    ports = Ports(*free_ports(1))
+    place = folder / "mlflow"
+    place.mkdir()
+    flavor = {"loader_module": "mlflow_model", "data": str(model_file())}
+    (place / "MLmodel").write_text(json.dumps({"flavors": {"python_function": flavor}}), encoding="utf-8")
+    python = interpreter("mlflow")
+    # MLflow looks for uvicorn on the path, and has no option of its own for the access log.
+    search = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
+    environ = {"PYTHONPATH": str(FOLDER), "PATH": search, "UVICORN_ACCESS_LOG": "false"}
+    command = [str(python), "-m", "mlflow", "models", "serve", "--env-manager=local", "--workers=1"]
+    command += [f"--model-uri={place}", f"--port={ports.http}"]
+    return Server(command, ports, "/ping", environ, folder / "mlflow.log")
+
+
 def _json(path: str, **fields: object) -> Case:
     return over_http(path, json.dumps(fields).encode(), content_type=JSON)
 
@@ -157,6 +173,14 @@ def _mlserver(images: Images) -> dict[str, Case]:
     return {"JSON": json_v2(one), "gRPC": grpc_v2(one), AT_ONCE: json_v2(many)}
 
 
+def _mlflow(images: Images) -> dict[str, Case]:
+    picture = b64encode(png_of(images[0])).decode()
+    return {
+        "JSON": _json("/invocations", inputs=images[:1].tolist()),
+        "PNG": _json("/invocations", inputs=[picture]),
+    }
+
+
 OURS, FLOOR, HANDWRITTEN, TRITON = "mnist-reader", "bare Starlette (the floor)", "FastAPI, by hand", "PyTriton"
 
 CONTENDERS = [
@@ -181,4 +205,5 @@ CONTENDERS = [
         "litserve",
     ),
     Contender("BentoML as documented", _start_bentoml, _bentoml, ("bentoml",), "bentoml"),
+    Contender("MLflow models serve", _start_mlflow, _mlflow, ("mlflow", "uvicorn"), "mlflow"),
 ]
