@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zlib
@@ -140,12 +141,48 @@ def _start_mlflow(folder: Path) -> Server:
     return Server(command, ports, "/ping", environ, folder / "mlflow.log")
 
 
+def _start_torchserve(folder: Path) -> Server:
+    http, management, metrics, grpc, grpc_management = free_ports(5)
+    place = folder / "torchserve"
+    model = place / MODEL
+    (model / "MAR-INF").mkdir(parents=True)
+    for source in (model_file(), FOLDER / "model.py", FOLDER / "torchserve_handler.py"):
+        shutil.copy(source, model)
+    described = {"modelName": MODEL, "modelVersion": "1", "handler": "torchserve_handler.py"}
+    manifest = {"runtime": "python", "model": described | {"serializedFile": model_file().name}}
+    (model / "MAR-INF/MANIFEST.json").write_text(json.dumps(manifest), encoding="utf-8")
+    workers = {"marName": MODEL, "defaultVersion": True, "minWorkers": 1, "maxWorkers": 1}
+    batches = {"batchSize": 32, "maxBatchDelay": 1}
+    properties = {
+        "inference_address": f"http://127.0.0.1:{http}",
+        "management_address": f"http://127.0.0.1:{management}",
+        "metrics_address": f"http://127.0.0.1:{metrics}",
+        "grpc_inference_port": grpc,
+        "grpc_management_port": grpc_management,
+        "disable_system_metrics": "true",
+        "load_models": MODEL,
+        "models": json.dumps({MODEL: {"1": workers | batches}}),
+    }
+    config = place / "config.properties"
+    config.write_text("".join(f"{name}={value}\n" for name, value in properties.items()), encoding="utf-8")
+    command = [str(interpreter("torchserve")), "-m", "ts.model_server", "--start", "--foreground", "--ncs"]
+    command += ["--disable-token-auth", "--ts-config", str(config), "--model-store", str(place)]
+    command += ["--log-config", str(FOLDER / "torchserve_log.xml")]
+    # A folder for temporary files of its own: by a file in it, a second TorchServe knows that there is a first.
+    environ = {"TMPDIR": str(place), "TEMP": str(place)}
+    return Server(command, Ports(http), f"/predictions/{MODEL}", environ, folder / "torchserve.log")
+
+
 def _json(path: str, **fields: object) -> Case:
     return over_http(path, json.dumps(fields).encode(), content_type=JSON)
 
 
 def _raw(path: str, images: Images) -> Case:
     return over_http(path, images.tobytes(), len(images), content_type="application/octet-stream")
+
+
+def _png(path: str, image: Images) -> Case:
+    return over_http(path, png_of(image), content_type="image/png")
 
 
 def _handwritten(images: Images) -> dict[str, Case]:
@@ -181,6 +218,16 @@ def _mlflow(images: Images) -> dict[str, Case]:
     }
 
 
+def _torchserve(images: Images) -> dict[str, Case]:
+    path, one = f"/predictions/{MODEL}", images[:1]
+    return {
+        "JSON": _json(path, images=one.tolist()),
+        "binary": _raw(path, one),
+        "PNG": _png(path, one[0]),
+        AT_ONCE: _raw(path, images[:LARGE]),
+    }
+
+
 OURS, FLOOR, HANDWRITTEN, TRITON = "mnist-reader", "bare Starlette (the floor)", "FastAPI, by hand", "PyTriton"
 
 CONTENDERS = [
@@ -204,6 +251,7 @@ CONTENDERS = [
         ("litserve",),
         "litserve",
     ),
+    Contender("TorchServe", _start_torchserve, _torchserve, ("torchserve", "torch", "onnxruntime"), "torchserve"),
     Contender("BentoML as documented", _start_bentoml, _bentoml, ("bentoml",), "bentoml"),
     Contender("MLflow models serve", _start_mlflow, _mlflow, ("mlflow", "uvicorn"), "mlflow"),
 ]
