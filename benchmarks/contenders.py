@@ -141,6 +141,31 @@ def _start_mlflow(folder: Path) -> Server:
     return Server(command, ports, "/ping", environ, folder / "mlflow.log")
 
 
+def _start_ray(folder: Path) -> Server:
+    http, status, fallback, fallback_grpc = free_ports(4)
+    place = folder / "ray"
+    # A Ray of its own: it neither joins another one on this machine nor shares its files and ports.
+    environ = {
+        "RAY_ADDRESS": "local",
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_TMPDIR": str(place),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(fallback_grpc),
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(status),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(place / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(place / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(place / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(place),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(place / "server-state"),
+    }
+    command = [str(interpreter("ray")), str(FOLDER / "ray_server.py"), str(model_file()), str(http), "0"]
+    return Server(command, Ports(http), "/ready", environ, folder / "ray.log")
+
+
 def _start_torchserve(folder: Path) -> Server:
     http, management, metrics, grpc, grpc_management = free_ports(5)
     place = folder / "torchserve"
@@ -228,6 +253,16 @@ def _torchserve(images: Images) -> dict[str, Case]:
     }
 
 
+def _ray(images: Images) -> dict[str, Case]:
+    one = images[:1]
+    return {
+        "JSON": _json("/json", images=one.tolist()),
+        "binary": _raw("/binary", one),
+        "PNG": _png("/png", one[0]),
+        AT_ONCE: _raw("/binary", images[:LARGE]),
+    }
+
+
 OURS, FLOOR, HANDWRITTEN, TRITON = "mnist-reader", "bare Starlette (the floor)", "FastAPI, by hand", "PyTriton"
 
 CONTENDERS = [
@@ -254,4 +289,5 @@ CONTENDERS = [
     Contender("TorchServe", _start_torchserve, _torchserve, ("torchserve", "torch", "onnxruntime"), "torchserve"),
     Contender("BentoML as documented", _start_bentoml, _bentoml, ("bentoml",), "bentoml"),
     Contender("MLflow models serve", _start_mlflow, _mlflow, ("mlflow", "uvicorn"), "mlflow"),
+    Contender("Ray Serve", _start_ray, _ray, ("ray",), "ray"),
 ]
