@@ -5,8 +5,8 @@ Run: make bench-peers, or .venv/bin/python -m benchmarks.bench_peers [--repeats 
 Each peer is installed from benchmarks/peers/requirements into an environment of its own below build/peers, and serves
 mnist-cnn by one worker with one thread of ONNX Runtime. All servers run at once and are sent each kind of request in
 turns; Ray takes a tenth of a core even when nothing is sent to it. TorchServe needs Java and torch, 5 GB. A peer that
-cannot be installed or does not start is left out, and the reason told. Writes docs/peers.md and docs/peers.svg, and with
---readme the table in README.md.
+cannot be installed or does not start is left out, and the reason told. Writes docs/peers.md and docs/peers.svg, and
+with --readme the table in README.md.
 """
 
 import argparse
