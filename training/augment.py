@@ -36,13 +36,10 @@ class Strength:
 
 
 MILD = Strength(rotation_deg=10, scale=0.08, shear=0.10, shift_px=1.0, elastic_px=0.4)
-MEDIUM = Strength(
-    rotation_deg=10, scale=0.08, shear=0.12, shift_px=1.0, elastic_px=0.6, pen=0.15, contrast=0.1, habits=0.05
-)
 STRONG = Strength(
-    rotation_deg=15, scale=0.12, shear=0.18, shift_px=1.5, elastic_px=0.8, pen=0.3, contrast=0.25, habits=0.1
+    rotation_deg=15, scale=0.1, shear=0.15, shift_px=2.0, elastic_px=0.6, pen=0.15, contrast=0.1, habits=0.05
 )
-STRENGTHS = {"none": Strength(), "mild": MILD, "medium": MEDIUM, "strong": STRONG}
+STRENGTHS = {"none": Strength(), "mild": MILD, "strong": STRONG}
 
 
 def augment(images: Tensor, labels: Tensor, strength: Strength, generator: torch.Generator) -> Tensor:

@@ -30,7 +30,6 @@ def fit(
     save_to: Path | None = None,
     resume: Checkpoint | None = None,
     listener: Listener | None = None,
-    start: Checkpoint | None = None,
     group: Group = ALONE,
 ) -> Checkpoint:
     """Train a network by a recipe.
@@ -48,7 +47,6 @@ def fit(
         save_to: where to write the checkpoint, after each epoch and once before the first.
         resume: a checkpoint of this recipe and seed to go on from.
         listener: hears of every batch, loss and epoch.
-        start: a finished run of the recipe that this one begins with; its weights are the first ones.
         group: the processes that train together; each takes its share of batches that are as many times larger.
 
     Returns:
@@ -56,7 +54,6 @@ def fit(
 
     Raises:
         CheckpointRejected: `resume` belongs to another run.
-        InvalidInput: the recipe begins with another, and `start` is no finished run of that.
     """
     if group.rank:
         save_to, listener = None, None
@@ -68,7 +65,7 @@ def fit(
         torch.random.fork_rng(devices=[] if device == "cpu" else [torch.cuda.current_device()]),
         torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
     ):
-        learner = Learner(recipe, data, seed, device, listener, start, group)
+        learner = Learner(recipe, data, seed, device, listener, group)
         state = learner.begin(resume)
         if save_to and not resume:
             save(state, save_to)

@@ -3,7 +3,7 @@
 Must not know: how a network is trained.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from serving.errors import InvalidInput
@@ -39,7 +39,7 @@ class Recipe:
     """Share of the mean of weights that each step keeps; 0 publishes the last weights instead of a mean."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of activations and gradients; weights are float32 always."""
-    augmentation: Literal["none", "mild", "medium", "strong"] = "none"
+    augmentation: Literal["none", "mild", "strong"] = "none"
     """How far pictures are changed: see `training.augment`."""
     label_smoothing: float = 0.0
     """Share of the answer that is spread over all digits, in [0, 1)."""
@@ -51,10 +51,8 @@ class Recipe:
     """Pictures of what is no digit."""
     outlier_share: float = 0.0
     """Outliers per digit in a batch."""
-    outlier_weight: float = 0.5
+    outlier_weight: float = 0.05
     """Weight of the outliers' part of the loss."""
-    begins_with: str | None = None
-    """Recipe for the same network, at the same seed, whose last weights are the first of this one, or None."""
 
     def hyperparameters(self) -> dict[str, float | int | str | bool | None]:
         """Return every field by name, for a checkpoint or a manifest."""
@@ -90,33 +88,25 @@ def _best(architecture: str, **differences: Any) -> Recipe:
     return Recipe(name="best", architecture=architecture, **(common | differences))
 
 
-# First every way of writing, widely; then, from there, changes as small as they are between MNIST's own writers.
-# The second half came later, because the first alone stayed below its aim: 99.63 % of the test set at seed 1.
-# Of the 5,000 validation digits, 15 epochs of it misread 17.3 and 25 epochs 16.0, means of three seeds; their negative
-# log-likelihoods were 0.01463 and 0.01415. Smaller changes (mild), or fewer drawn pictures, did worse after 4 epochs.
-RESNET = _best(
-    "mnist-resnet",
-    epochs=25,
-    begins_with="broad",
-    learning_rate=0.1,
-    weight_decay=5e-4,
-    precision="bfloat16",
-    augmentation="medium",
-    redrawn_digits=4000,
-    printed_digits=2000,
-    outliers=3000,
-    outlier_share=0.125,
-    min_accuracy=0.996,
-)
-
 RECIPES = (
     _seed("mnist-mlp", 0.97),
     _seed("mnist-cnn", 0.985),
     _seed("mnist-lenet5", 0.985),
-    replace(
-        RESNET, name="broad", begins_with=None, learning_rate=0.2, epochs=20, augmentation="strong", min_accuracy=0.995
+    # What is no digit weighs a twentieth of what digits do. Ten times as much, twice as often, cost real digits: after
+    # 16 epochs on 50,000 digits 42 of 10,000 held-back ones were misread instead of 34, the negative log-likelihood was
+    # 0.0175 instead of 0.0120, for 5 of 1,000 new outliers accepted instead of 12 (without any 581).
+    _best(
+        "mnist-resnet",
+        epochs=60,
+        weight_decay=5e-4,
+        precision="bfloat16",
+        augmentation="strong",
+        redrawn_digits=1500,
+        printed_digits=500,
+        outliers=3000,
+        outlier_share=0.06,
+        min_accuracy=0.996,
     ),
-    RESNET,
     # Distillation from mnist-resnet (a share of 0.7, at temperature 3) read 99.14 % of the validation digits where
     # this, at the same epoch, read 99.30 %.
     _best("mnist-cnn", epochs=30, batch_size=128, learning_rate=0.1, augmentation="mild", min_accuracy=0.992),

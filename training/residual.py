@@ -51,10 +51,14 @@ def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
 
 
 def residual(normalize: nn.Module) -> nn.Module:
-    """Return the network: 13.9 million multiply-adds and 171,000 weights per image.
+    """Return the network: 14.1 million multiply-adds and 409,000 weights per image.
 
     Args:
         normalize: the first layer: images uint8 (N, 28, 28) to float32 (N, 1, 28, 28).
+
+    The end is that of An et al. 2020: convolutions without padding shrink the maps from 7x7 to 3x3, and the linear
+    layer sees each place of them. Another padded block and a mean over 7x7 instead, with as many multiply-adds, misread
+    34 of 10,000 held-back digits where this misreads 28 (16 epochs on 50,000 digits, one seed).
     """
     return nn.Sequential(
         OrderedDict(
@@ -65,9 +69,11 @@ def residual(normalize: nn.Module) -> nn.Module:
             block1=ResidualBlock(32, 32),
             block2=ResidualBlock(32, 32),
             block3=ResidualBlock(32, 64, stride=2),
-            block4=ResidualBlock(64, 64),
-            pool=nn.AdaptiveAvgPool2d(1),
+            shrink1=ConvNorm(64, 128, padding=0),
+            relu1=nn.ReLU(),
+            shrink2=ConvNorm(128, 192, padding=0),
+            relu2=nn.ReLU(),
             flatten=nn.Flatten(),
-            linear=nn.Linear(64, 10),
+            linear=nn.Linear(192 * 3 * 3, 10),
         )
     )

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from training.checkpoint import Checkpoint
     from training.listener import Listener
-    from training.recipe import Recipe
 
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -52,7 +50,6 @@ def run(arguments: argparse.Namespace) -> int:
         raise CheckpointRejected(f"{path} is there: --resume goes on from it, --restart trains anew")
     resume = load(path) if arguments.resume else None
     data = mnist.load(arguments.data)
-    start = _start(arguments, recipe)
     try:
         with joined(arguments.device) as group, _listener(group.rank) as listener:
             fit(
@@ -64,7 +61,6 @@ def run(arguments: argparse.Namespace) -> int:
                 save_to=path,
                 resume=resume,
                 listener=listener,
-                start=start,
                 group=group,
             )
     except KeyboardInterrupt:
@@ -72,21 +68,6 @@ def run(arguments: argparse.Namespace) -> int:
         return 130
     sys.stdout.write(f"checkpoint: {path}\n")
     return 0
-
-
-def _start(arguments: argparse.Namespace, recipe: "Recipe") -> "Checkpoint | None":
-    """Return the finished run that a recipe begins with, after training it if need be."""
-    from training.checkpoint import load, path_of
-    from training.recipe import find
-
-    if recipe.begins_with is None:
-        return None
-    first = find(recipe.architecture, recipe.begins_with)
-    path = path_of(arguments.output, first, arguments.seed)
-    if not path.exists() or load(path).epoch < first.epochs:
-        changes = {"recipe": first.name, "epochs": None, "resume": path.exists(), "restart": False}
-        run(argparse.Namespace(**(vars(arguments) | changes)))
-    return load(path)
 
 
 def _listener(rank: int) -> AbstractContextManager["Listener"]:
