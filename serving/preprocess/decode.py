@@ -31,6 +31,9 @@ from serving.preprocess.transparency import flatten
 # Damaged metadata and the like: what matters of it ends as an error or not at all, and none belongs in the log.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
+# What is broken is told to the caller.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
 # `max_pixels` of `decode` takes its place; Pillow's own limit would warn in the log below it.
 Image.MAX_IMAGE_PIXELS = None
 
@@ -92,7 +95,7 @@ def decode(data: bytes, max_pixels: int, pixels_here: int | None = None) -> Pict
     _check_size(image, max_pixels)
     _check_place(image, pixels_here)
     try:
-        return _read(image)
+        return _read(image, data)
     except MemoryError:  # not the picture's fault
         raise
     except Exception as error:  # Pillow's readers share no exception type
@@ -126,16 +129,26 @@ def _check_place(image: Image.Image, pixels_here: int | None) -> None:
         raise LargePicture
 
 
-def _read(image: Image.Image) -> Picture:
+def _read(image: Image.Image, data: bytes) -> Picture:
     size = image.size
     if image.format in ("JPEG", "MPO"):
         image.draft("L", _draft_size(size))
-    image.load()  # before the orientation is looked for, which would hide that the pixels are broken
+    # Before the orientation is looked for, which would hide that the pixels are broken.
+    loaded = _load_webp(data) if image.format == "WEBP" else image
+    loaded.load()
     orientation = _orientation(image)
-    grey = _to_grey(image)
+    grey = _to_grey(loaded)
     if orientation in _UPRIGHT:
         grey = _UPRIGHT[orientation](grey)
     return Picture(grey, size if orientation < 5 else (size[1], size[0]))
+
+
+def _load_webp(data: bytes) -> Image.Image:
+    """Decode the first frame by OpenCV: Pillow lets nobody have the interpreter meanwhile, 0.2 s for 24 megapixels."""
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise OSError("cannot be decoded")
+    return Image.fromarray(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB))
 
 
 def _draft_size(size: tuple[int, int]) -> tuple[int, int]:

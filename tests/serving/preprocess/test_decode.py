@@ -128,6 +128,23 @@ def test_every_orientation_gives_the_same_upright_digit(orientation: int, form: 
     assert looks_like(data, prepare(png(large)).image)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+@pytest.mark.parametrize("lossless", [True, False])
+def test_a_webp_is_decoded_as_pillow_would(mode: str, lossless: bool, large: Any) -> None:
+    image = Image.merge(mode, [Image.fromarray(np.roll(large, 9 * channel)) for channel in range(len(mode))])
+    data = encode(image, "WEBP", lossless=lossless)
+    again = encode(Image.open(io.BytesIO(data)), "PNG")
+    assert (decode(data, MAX_PIXELS).grey == decode(again, MAX_PIXELS).grey).all()
+
+
+def test_of_a_webp_that_is_broken_only_its_sender_hears(large: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    data = encode(Image.fromarray(large).convert("RGB"), "WEBP", lossless=True)
+    for broken in (data[: len(data) // 2], data[:40] + b"\xff" * (len(data) - 40)):
+        with pytest.raises(UnreadablePicture, match="a broken WEBP picture: cannot be decoded"):
+            decode(broken, MAX_PIXELS)
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL.TiffImagePlugin")
 def test_broken_metadata_do_not_make_a_picture_unreadable(large: Any) -> None:
     data = encode(Image.fromarray(large), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
