@@ -11,6 +11,8 @@ from serving.manifest import Reference
 # Fewer images say nothing: with 100, chance alone gives ten equal classes an index of about 0.09.
 MIN_IMAGES = 100
 
+PIXELS = 784
+
 # Stands for a share of nothing, whose logarithm does not exist; below one image in the default window.
 FLOOR = 1e-4
 
@@ -48,7 +50,8 @@ class Drift:
         """Note images, uint8 (N, 28, 28), and their predicted digits, (N,)."""
         window = len(self._digits)
         images, digits = images[-window:], digits[-window:]
-        ink = images.reshape(len(images), -1).mean(axis=1)
+        # Half the time of mean(axis=1), which adds floats.
+        ink = images.reshape(len(images), -1).sum(axis=1, dtype=np.uint32) / PIXELS
         places = np.arange(self._seen, self._seen + len(images)) % window
         self._digits[places] = digits
         self._ink[places] = np.searchsorted(self._edges, ink, side="right")
