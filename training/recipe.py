@@ -95,8 +95,8 @@ RECIPES = (
     # What is no digit weighs a twentieth of what digits do. Ten times as much, twice as often, cost real digits: after
     # 16 epochs on 50,000 digits 42 of 10,000 held-back ones were misread instead of 34, the negative log-likelihood was
     # 0.0175 instead of 0.0120, for 5 of 1,000 new outliers accepted instead of 12 (without any 581).
-    # With half of this bending, slant and pens, 60 epochs came to 99.70 % of the validation digits after 45 and to 99.62 %
-    # in the end, at two seeds.
+    # With half of this bending, slant and pens, 60 epochs came to 99.70 % of the validation digits after 45, and to
+    # 99.62 % in the end, at two seeds.
     _best(
         "mnist-resnet",
         epochs=50,
