@@ -19,8 +19,9 @@ from training.verify import Digits
 
 # Asked of the accepted answers: one error in a thousand.
 MAX_ERROR = 0.001
-# Real digits worth losing for the sake of fewer errors; the service promises to read 99 %, preprocessing included.
-MAX_REFUSED = 0.009
+# Real digits worth losing for the sake of fewer errors. The service promises to read 99 %; a quantile of 5,000 digits
+# and a share of 10,000 others differ by 0.15 % (standard deviation) by chance alone, and this leaves room for two.
+MAX_REFUSED = 0.007
 _BATCH_SIZE = 1000
 
 
