@@ -278,6 +278,11 @@ def test_every_kind_of_layer_says_how_a_value_came_about(sheet: Sheet):
         pick(sheet, layer, "ArrowRight")
         expect(inspector).to_contain_text(text)
         value = expected[layer].reshape(-1)[1]
+        # The text stands there for the place before already.
+        for _ in range(50):
+            if number(inspector.locator("h4").text_content()) == pytest.approx(value, abs=ROUNDED):
+                break
+            sheet.page.wait_for_timeout(100)
         assert number(inspector.locator("h4").text_content()) == pytest.approx(value, abs=ROUNDED), layer
 
 

@@ -92,7 +92,8 @@ def test_an_asynchronous_request_is_answered(client: Any, test_digits: Digits):
         check(handle.get_result(), test_digits[0][:3])
 
 
-def test_the_server_describes_itself(client: Any):
+def test_the_server_describes_itself(client: Any, test_digits: Digits):
+    client.infer(MODEL, [tensor(test_digits[0][:1])])
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready(MODEL)
