@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import pytest
@@ -72,6 +73,15 @@ def number(text: str | None) -> float:
     return float(re.findall(r"-?\d+\.\d+", (text or "").replace(MINUS, "-"))[-1])
 
 
+def settle_on(sheet: Sheet, look: Callable[[], object], expected: object, seconds: int, what: str = "") -> None:
+    """Look until what is found is what is expected, or the time is over."""
+    for _ in range(10 * seconds):
+        if look() == expected:
+            return
+        sheet.page.wait_for_timeout(100)
+    assert look() == expected, what
+
+
 def test_a_seven_drawn_by_mouse_is_read(sheet: Sheet):
     sheet.draw()
     sheet.expect_digit("7")
@@ -99,11 +109,7 @@ def test_the_box_lies_around_the_ink(sheet: Sheet):
 
     expected = pytest.approx((0.28 - 0.033, 0.85 + 0.033), abs=0.02)
     # The answers that came while the line was drawn placed the box around a part of it.
-    for _ in range(300):
-        if edges() == expected:
-            return
-        sheet.page.wait_for_timeout(100)
-    assert edges() == expected
+    settle_on(sheet, edges, expected, seconds=30)
 
 
 def test_the_answer_comes_while_one_draws(sheet: Sheet):
@@ -264,10 +270,15 @@ def test_the_inside_shows_what_numpy_computes(sheet: Sheet):
     sheet.screenshot("inside-light")
 
 
+def error_of(sheet: Sheet, layer: str) -> float:
+    """Return by how much the second value of a layer, as it is shown, differs from what the picture gives."""
+    value: float = expected_layers(sheet.seen())[layer].reshape(-1)[1]
+    return number(sheet.view("inside").locator(".inspector h4").text_content()) - value
+
+
 def test_every_kind_of_layer_says_how_a_value_came_about(sheet: Sheet):
     choose_layered(sheet)
     inspector = sheet.view("inside").locator(".inspector")
-    expected = expected_layers(sheet.seen())
     for layer, text in {
         "normalize": f"(pixel / 255 {MINUS} 0.1307) / 0.3081",
         "pool": "the largest is",
@@ -277,13 +288,8 @@ def test_every_kind_of_layer_says_how_a_value_came_about(sheet: Sheet):
     }.items():
         pick(sheet, layer, "ArrowRight")
         expect(inspector).to_contain_text(text)
-        value = expected[layer].reshape(-1)[1]
-        # The text stands there for the place before already.
-        for _ in range(50):
-            if number(inspector.locator("h4").text_content()) == pytest.approx(value, abs=ROUNDED):
-                break
-            sheet.page.wait_for_timeout(100)
-        assert number(inspector.locator("h4").text_content()) == pytest.approx(value, abs=ROUNDED), layer
+        # The picture may be that of the whole line only now, and the text that of the place before.
+        settle_on(sheet, partial(error_of, sheet, layer), pytest.approx(0, abs=ROUNDED), seconds=5, what=layer)
 
 
 # Work out values from the terms that the page shows, at 20 places of each layer, and return the largest difference.
