@@ -254,13 +254,7 @@ def _torchserve(images: Images) -> dict[str, Case]:
 
 
 def _ray(images: Images) -> dict[str, Case]:
-    one = images[:1]
-    return {
-        "JSON": _json("/json", images=one.tolist()),
-        "binary": _raw("/binary", one),
-        "PNG": _png("/png", one[0]),
-        AT_ONCE: _raw("/binary", images[:LARGE]),
-    }
+    return _handwritten(images) | {"PNG": _png("/png", images[0])}
 
 
 OURS, FLOOR, HANDWRITTEN, TRITON = "mnist-reader", "bare Starlette (the floor)", "FastAPI, by hand", "PyTriton"

@@ -11,8 +11,6 @@ from serving.manifest import Reference
 # Fewer images say nothing: with 100, chance alone gives ten equal classes an index of about 0.09.
 MIN_IMAGES = 100
 
-PIXELS = 784
-
 # Stands for a share of nothing, whose logarithm does not exist; below one image in the default window.
 FLOOR = 1e-4
 
@@ -51,7 +49,8 @@ class Drift:
         window = len(self._digits)
         images, digits = images[-window:], digits[-window:]
         # Half the time of mean(axis=1), which adds floats.
-        ink = images.reshape(len(images), -1).sum(axis=1, dtype=np.uint32) / PIXELS
+        rows = images.reshape(len(images), -1)
+        ink = rows.sum(axis=1, dtype=np.uint32) / rows.shape[1]
         places = np.arange(self._seen, self._seen + len(images)) % window
         self._digits[places] = digits
         self._ink[places] = np.searchsorted(self._edges, ink, side="right")

@@ -12,7 +12,10 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# The longest rest between two pieces.
+# Of a body that is worked on at a time: others have the interpreter between two pieces.
+PIECE_BYTES = 262_144
+
+# The longest rest between two pieces of work.
 MAX_REST_S = 0.1
 
 

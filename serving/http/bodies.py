@@ -12,15 +12,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
 from serving.errors import InvalidInput, QueueFull, TooLarge
-from serving.heavy import alone
+from serving.heavy import PIECE_BYTES, alone
 from serving.http.errors import BodyTimeout, CutOff
 from serving.settings import Settings
 
 # What takes longer than about ten milliseconds to take apart leaves the event loop to the other callers.
 INLINE_BYTES = 1_048_576
-
-# Of a body that arrives in parts.
-PIECE_BYTES = 262_144
 
 P = ParamSpec("P")
 T = TypeVar("T")

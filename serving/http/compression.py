@@ -8,7 +8,7 @@ import zlib
 from functools import partial
 
 from serving.errors import InvalidInput, TooLarge, UnsupportedMediaType
-from serving.heavy import alone
+from serving.heavy import PIECE_BYTES, alone
 
 # zlib's window bits: gzip's header is asked for by 16 more. RFC 9110 calls the zlib format "deflate".
 WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
@@ -21,8 +21,6 @@ LEVEL = 1
 
 # What takes longer than a few milliseconds leaves the event loop.
 INLINE_BYTES = 65_536
-
-PIECE_BYTES = 262_144
 
 
 async def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from serving.errors import InvalidInput, TooLarge, UnsupportedMediaType
-from serving.http.compression import INLINE_BYTES, PIECE_BYTES, choose_encoding, pack, unpack
+from serving.heavy import PIECE_BYTES
+from serving.http.compression import INLINE_BYTES, choose_encoding, pack, unpack
 
 BODY = b"a body " * 100
 # Without the time of day: processes that run tests side by side must find tests of the same names.
