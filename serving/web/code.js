@@ -31,6 +31,10 @@ export class View {
     const { name } = answer.model;
     const made = [["curl", snippets.curl(base, name, bytes)], ["Python", snippets.python(base, name, bytes)]];
     if (service.grpc_port) made.push(["gRPC", snippets.grpc(`${location.hostname}:${service.grpc_port}`, name, this.#pixels())]);
+    // What is there already keeps its focus, and that it was copied.
+    const texts = made.map(([, text]) => text).join();
+    if (texts === this.texts) return;
+    this.texts = texts;
     this.blocks.replaceChildren(...made.map(([title, text]) => this.#block(title, text)));
   }
 

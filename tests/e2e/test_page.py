@@ -456,14 +456,32 @@ def test_the_copied_request_works_when_pasted(open_sheet: Callable[..., Sheet], 
         pytest.skip("curl is not installed")
     sheet = open_sheet(permissions=["clipboard-read", "clipboard-write"]).open()
     sheet.draw()
-    sheet.expect_digit("7")
-    sheet.view("code").get_by_role("button", name=f"Copy as {language}").click()
-    expect(sheet.page.get_by_role("button", name="Copied")).to_be_visible()
+    expect(sheet.page.locator("#spoken")).to_contain_text("reads 7")
+    view = sheet.view("code")
+    copied = view.get_by_role("button", name="Copied")
+
+    def copy() -> bool:
+        if not copied.is_visible():
+            view.get_by_role("button", name=f"Copy as {language}").click()
+        return copied.is_visible()
+
+    # The answer to the whole line may come only now, and bring another request.
+    settle_on(sheet, copy, expected=True, seconds=10)
     text = sheet.page.evaluate("navigator.clipboard.readText()")
     if language == "curl":
         assert json.loads(run(["sh"], text))["predictions"][0]["digit"] == 7
     else:
         assert run([sys.executable, "-"], text).split()[0] == "7"
+
+
+def test_a_request_that_is_answered_again_stays_as_it_is_shown(sheet: Sheet):
+    sheet.upload("paper.png", encode(".png", paper()))
+    expect(sheet.page.locator("#spoken")).to_contain_text(DEFAULT)
+    button = sheet.view("code").locator('[data-snippet="curl"] button').element_handle()
+    sheet.choose(DEFAULT, "mnist-mlp")
+    expect(sheet.page.locator("#spoken")).to_contain_text("mnist-mlp")
+    # With its focus, and with the word that it was copied.
+    assert button.evaluate("button => button.isConnected")
 
 
 def test_a_file_that_is_no_picture_is_explained_in_words(sheet: Sheet):
