@@ -21,12 +21,13 @@ from tests.serving.tiny_model import write_tiny_model
 
 
 def start_cluster() -> Any:
-    """Start a cluster of one node; Ray gives up on one after 30 s, which on a busy machine is no fault of ours."""
+    """Start a cluster of one node; at times one of Ray's own processes never begins, and Ray gives up after 30 s."""
     from ray.cluster_utils import Cluster
 
     options = {"num_cpus": 1, "include_dashboard": False}
-    with contextlib.suppress(Exception):
-        return Cluster(initialize_head=True, head_node_args=options)
+    for _ in range(3):
+        with contextlib.suppress(Exception):
+            return Cluster(initialize_head=True, head_node_args=options)
     return Cluster(initialize_head=True, head_node_args=options)
 
 
