@@ -15,7 +15,7 @@ import numpy as np
 
 from serving.errors import DeadlineExceeded, QueueFull, ServingError
 from serving.runtime import Outputs
-from serving.waiting import Images, Waiting, drop_dead
+from serving.waiting import Images, Waiting, drop_dead, images_in
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class MicroBatcher:
         run: images uint8 (N, 28, 28) -> Outputs; called by one thread at a time.
         executor: runs the batches that are too large for the event loop; None runs all on the loop.
         max_batch_size: images of one run; a larger request is split, lets others in between, and is put together again.
-        queue_size: images that may wait.
+        queue_size: images that may wait in requests of one batch, and as many more in larger ones.
         max_delay_s: how long the oldest image may wait for the batch to fill; 0 = no wait.
         inline_images: batches up to this size run on the event loop, where the way to a thread and back would cost
             more than the run; see `serving.warm_up`.
@@ -152,14 +152,17 @@ class MicroBatcher:
         return outputs
 
     async def _enqueue(self, images: Images, deadline: float | None, now: float) -> Outputs:
-        if self._waiting + len(images) > self._queue_size:
+        # Counted apart: else one oversize request would have all others refused.
+        oversize, ahead = len(images) > self._max_batch_size, images_in(self._oversize)
+        ahead = ahead if oversize else self._waiting - ahead
+        if ahead + len(images) > self._queue_size:
             wait_s = max(self._waiting * self._seconds_per_image, 0.001)
-            raise QueueFull(f"{self._waiting} images are waiting; the queue holds {self._queue_size}", wait_s)
+            raise QueueFull(f"{ahead} images are waiting; the queue holds {self._queue_size}", wait_s)
         loop = asyncio.get_running_loop()
         request = Waiting(images, deadline, now, loop.create_future())
         if deadline is not None:
             request.timer = loop.call_later(deadline - now, request.expire)
-        (self._queue if request.size <= self._max_batch_size else self._oversize).append(request)
+        (self._oversize if oversize else self._queue).append(request)
         self._waiting += request.size
         self._tell_queue()
         self._wake(loop)
@@ -182,10 +185,9 @@ class MicroBatcher:
         """Free what a request still holds, however it ended."""
         if request.timer:
             request.timer.cancel()
-        left = request.size - request.taken
-        if left:
+        if request.left:
+            self._waiting -= request.left
             request.taken = request.size
-            self._waiting -= left
             self._tell_queue()
 
     def _next(self) -> None:
@@ -226,7 +228,7 @@ class MicroBatcher:
         request = queue[0]
         if request.taken == 0 and self._observer:
             self._observer.waited(now - request.arrived)
-        count = min(request.size - request.taken, most)
+        count = min(request.left, most)
         whole = count == request.size
         batch.append((request, request.images if whole else request.images[request.taken : request.taken + count]))
         request.taken += count
@@ -286,8 +288,7 @@ class MicroBatcher:
     def _fail(self, batch: _Batch, error: BaseException) -> None:
         failure = _failure(error)
         for request, _ in batch:
-            if not request.future.done():
-                request.future.set_exception(failure)
+            request.fail(failure)
 
     def _tell_queue(self) -> None:
         if self._observer:

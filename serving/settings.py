@@ -62,7 +62,11 @@ class Settings(BaseModel):
     workers: int = setting(1, "processes", "worker processes behind the ports", ge=1, le=256)
     max_batch_size: int = setting(64, "images", "largest batch that runs at once; larger requests are split", ge=1)
     queue_size: int = setting(
-        2048, "images", "images that may wait in one worker for one model; more are refused with 429", ge=1
+        2048,
+        "images",
+        "images that may wait in one worker for one model, and as many in requests larger than a batch; "
+        "more are refused with 429",
+        ge=1,
     )
     max_delay_ms: float = setting(
         0.0,

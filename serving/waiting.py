@@ -5,11 +5,12 @@ Must not know: when and how they are run.
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
 
-from serving.errors import DeadlineExceeded
+from serving.errors import DeadlineExceeded, ServingError
 from serving.runtime import Outputs
 
 Images = npt.NDArray[np.uint8]
@@ -36,6 +37,11 @@ class Waiting:
         self.parts: list[Outputs] = []
         self.timer: asyncio.TimerHandle | None = None
 
+    @property
+    def left(self) -> int:
+        """How many images wait."""
+        return self.size - self.taken
+
     def deliver(self, part: Outputs) -> None:
         """Take the outputs of the next images."""
         if self.future.done():
@@ -48,9 +54,18 @@ class Waiting:
             self.future.set_result(Outputs(*(np.concatenate(each) for each in zip(*self.parts, strict=True))))
 
     def expire(self) -> None:
+        """Fail for the deadline, unless the outputs are there."""
+        self.fail(DeadlineExceeded("the deadline passed before the answer was ready"))
+
+    def fail(self, error: ServingError) -> None:
         """Fail, unless the outputs are there."""
         if not self.future.done():
-            self.future.set_exception(DeadlineExceeded("the deadline passed before the answer was ready"))
+            self.future.set_exception(error)
+
+
+def images_in(queue: Iterable[Waiting]) -> int:
+    """Return how many images wait."""
+    return sum(request.left for request in queue)
 
 
 def drop_dead(queue: deque[Waiting], now: float) -> None:
@@ -59,6 +74,6 @@ def drop_dead(queue: deque[Waiting], now: float) -> None:
         request = queue[0]
         if request.deadline is not None and now >= request.deadline:
             request.expire()
-        if not request.future.done() and request.taken < request.size:
+        if not request.future.done() and request.left:
             return
         queue.popleft()

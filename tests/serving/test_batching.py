@@ -128,6 +128,17 @@ async def test_a_full_queue_refuses_at_once_and_says_when_to_come_again():
     assert batcher.waiting_images == 0
 
 
+async def test_oversize_requests_that_fill_their_queue_leave_room_for_small_ones():
+    batcher = batcher_of(FakeRun(), queue_size=20)
+    waiting = [asyncio.ensure_future(batcher.submit(numbered(*range(n)))) for n in (1, 20, 5, 5, 5, 5)]
+    await asyncio.sleep(0)
+    with pytest.raises(QueueFull, match="20 images are waiting; the queue holds 20"):
+        await batcher.submit(numbered(1))
+    with pytest.raises(QueueFull, match="20 images are waiting; the queue holds 20"):
+        await batcher.submit(numbered(*range(9)))
+    await asyncio.gather(*waiting)
+
+
 async def test_a_request_whose_caller_has_gone_is_dropped_before_it_runs():
     run = FakeRun()
     batcher = batcher_of(run, queue_size=3)
