@@ -143,9 +143,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as home:
         server = start_server(ports, home)
         print("| Attack | p99 quiet, ms | p99 under attack, ms | ratio | memory, MiB |\n|---|---|---|---|---|")
-        held = [measure(kind, ports, server, options) for kind in options.kinds or KINDS]
-        server.send_signal(signal.SIGTERM)
-        return int(server.wait(60) != 0 or not all(held))
+        try:
+            held = [measure(kind, ports, server, options) for kind in options.kinds or KINDS]
+        finally:
+            server.send_signal(signal.SIGTERM)
+            ended = server.wait(60)
+        return int(ended != 0 or not all(held))
 
 
 if __name__ == "__main__":

@@ -103,6 +103,12 @@ def json_pixels(images: int) -> bytes:
     return json.dumps({"pixels": [[7] * 784] * images}, separators=(",", ":")).encode()
 
 
+def tensor(images: int, **how: object) -> bytes:
+    """Return the JSON of an inference request of many images."""
+    described = {"name": "images", "datatype": "UINT8", "shape": [images, 28, 28], **how}
+    return json.dumps({"inputs": [described]}, separators=(",", ":")).encode()
+
+
 def call(port: int, message: bytes) -> None:
     """Call ModelInfer with bytes that may be no message."""
     with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
@@ -136,10 +142,14 @@ def calling(message: bytes) -> Attack:
 
 
 INFER = "/v2/models/mnist-cnn/infer"
+JSON_BYTES = "inference-header-content-length"
 SLOW_HEAD = b"POST /predict HTTP/1.1\r\nx: "
 SLOW_BODY = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n"
 AHEAD = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n" * 1000
 FORM = b"".join(b'--x\r\ncontent-disposition: form-data; name="a"\r\n\r\n1\r\n' for _ in range(30_000)) + b"--x--\r\n"
+
+PIXELS = 2048 * 784
+BINARY = tensor(2048, parameters={"binary_data_size": PIXELS})
 
 # Each with its number of connections, and what makes it.
 KINDS: dict[str, tuple[int, Callable[[], Attack]]] = {
@@ -156,6 +166,8 @@ KINDS: dict[str, tuple[int, Callable[[], Attack]]] = {
     "pictures of 49 megapixels": (8, lambda: posting(picture("RGB", "PNG", 7000))),
     "WebP of 24 megapixels": (8, lambda: posting(picture("RGBA", "WEBP", 4900, lossless=True))),
     "JSON at the limit": (4, lambda: posting(json_pixels(2048))),
+    "a tensor as JSON": (4, lambda: posting(tensor(2048, data=[7] * PIXELS), INFER)),
+    "a binary tensor": (4, lambda: posting(BINARY + bytes(PIXELS), INFER, f"{JSON_BYTES}: {len(BINARY)}")),
     "JSON beyond it": (4, lambda: posting(b'{"pixels": [' + b"[]," * 5_000_000 + b"[]]}")),
     "gRPC messages at the limit": (4, lambda: calling(random.randbytes(LIMIT))),
 }

@@ -7,8 +7,7 @@ BYTES preceded by its length as uint32.
 
 import math
 import struct
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,9 @@ ACCEPTED = (
 )
 
 _LENGTH = struct.Struct("<I")
+
+# Numbers of a list that are converted at a time: with 1.6 million, numpy would keep the interpreter for 24 ms.
+PIECE_VALUES = 16_384
 
 
 def check_header(header: TensorHeader, max_images: int) -> None:
@@ -162,12 +164,22 @@ def _flatten(data: list[Any], shape: tuple[int, ...]) -> list[Any]:
     for length in shape[1:]:
         if len(rows) != count or not all(isinstance(row, list) and len(row) == length for row in rows):
             raise InvalidInput(f"input {INPUT!r}: the lists are not nested as the shape {list(shape)} says")
-        rows, count = list(chain.from_iterable(rows)), count * length
+        flat: list[Any] = []
+        for row in rows:
+            flat += row
+        rows, count = flat, count * length
     return rows
 
 
+def _pieces(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Return the values in pieces: others have the interpreter between two."""
+    if len(values) <= PIECE_VALUES:
+        return iter((values,))
+    return (values[start : start + PIECE_VALUES] for start in range(0, len(values), PIECE_VALUES))
+
+
 def _check_numbers(values: Sequence[Any]) -> None:
-    if set(map(type, values)) <= {int, float}:
+    if all(set(map(type, piece)) <= {int, float} for piece in _pieces(values)):
         return
     index, value = next((index, value) for index, value in enumerate(values) if type(value) not in (int, float))
     kind = {bool: "a boolean", str: "a string", type(None): "null"}.get(type(value), f"a {type(value).__name__}")
@@ -177,7 +189,9 @@ def _check_numbers(values: Sequence[Any]) -> None:
 def _array(values: Sequence[Any], datatype: str) -> npt.NDArray[Any]:
     try:
         # bytes() checks type and range: 3 us for 784 values, where numpy takes 27 and lets 1.5 pass.
-        return np.frombuffer(bytes(values), np.uint8) if datatype == "UINT8" else np.array(values, np.float64)
+        if datatype == "UINT8":
+            return np.frombuffer(b"".join(map(bytes, _pieces(values))), np.uint8)
+        return np.concatenate([np.array(piece, np.float64) for piece in _pieces(values)])
     except (TypeError, ValueError) as error:
         expected = "whole numbers from 0 to 255" if datatype == "UINT8" else "numbers, flat or nested as the shape says"
         raise InvalidInput(f"input {INPUT!r}: {datatype} takes {expected}") from error

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from serving.errors import InvalidInput, TooLarge
+from serving.protocol import tensors
 from serving.protocol.messages import OutputTensor, TensorHeader
 from serving.protocol.tensors import check_header, raw_bytes, read_list, read_raw
 
@@ -118,6 +119,16 @@ def test_case_e11_flat_and_nested_lists_are_the_same(datatype: str, shape: tuple
             images = read_list(header(datatype, shape), data, only_numbers=only_numbers)
             assert images.dtype == np.uint8
             assert np.array_equal(images, IMAGES)
+
+
+@pytest.mark.parametrize("only_numbers", [True, False])
+@pytest.mark.parametrize("datatype", ["UINT8", "FP32"])
+def test_a_long_list_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch, datatype: str, only_numbers: bool):
+    monkeypatch.setattr(tensors, "PIECE_VALUES", 1000)
+    data = IMAGES.ravel().tolist() if datatype == "UINT8" else (IMAGES.ravel() / 255).tolist()
+    assert np.array_equal(read_list(header(datatype), data, only_numbers=only_numbers), IMAGES)
+    with pytest.raises(InvalidInput, match="takes" if only_numbers else "value 2351 is a list"):
+        read_list(header(datatype), [*data[:-1], [1]], only_numbers=only_numbers)
 
 
 def test_case_c10_no_image_is_an_empty_batch():

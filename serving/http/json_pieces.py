@@ -1,0 +1,116 @@
+"""JSON of many values, parsed a piece at a time: others have the interpreter between two pieces.
+
+Must not know: what a body means.
+"""
+
+import secrets
+from typing import Any, TypeAlias
+
+import numpy as np
+import orjson
+
+from serving.errors import InvalidInput
+
+Container: TypeAlias = list[Any] | dict[str, Any]
+
+# What orjson parses in 0.2 ms; for 1.6 million numbers it keeps the interpreter for 18 ms.
+PIECE_BYTES = 32_768
+
+NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+CLOSING = {list: b"]", dict: b"}"}
+
+
+def loads(body: bytes) -> Any:
+    """Return what `orjson.loads` returns.
+
+    The body is cut at commas outside its texts, and each piece becomes JSON by the brackets that are open where it
+    begins and where it ends. Where a key stands twice, what is returned lacks it at least once, as orjson's does.
+
+    Raises:
+        InvalidInput: it is no JSON; says where.
+    """
+    outermost: list[Any] = []
+    opened: list[Container] = [outermost]
+    key = secrets.token_hex(8)
+    start = 0
+    while start <= len(body):
+        piece, brackets = _cut(body, start)
+        closed = brackets.count(b"]") + brackets.count(b"}")
+        if closed >= len(opened) or piece.strip()[:1] in (b"", b"]", b"}") or piece.rstrip()[-1:] in (b"[", b"{"):
+            raise InvalidInput(f"the body is not JSON: a value is missing or too many near byte {start}")
+        base = opened[-1 - closed :]
+        before = _opening(base, key)
+        after = brackets[closed:][::-1].translate(bytes.maketrans(b"[{", b"]}")) + CLOSING[type(base[0])]
+        try:
+            parsed = orjson.loads(b"".join((before, piece, after)))
+        except orjson.JSONDecodeError as error:
+            near = start + max(0, error.pos - len(before))
+            raise InvalidInput(f"the body is not JSON: {error.msg}, near byte {near}") from error
+        _continue(base, parsed, key)
+        del opened[len(opened) - closed :]
+        for bracket in brackets[closed:]:
+            opened.append(_last(opened[-1], list if bracket == ord("[") else dict))
+        start += len(piece) + 1
+    if len(opened) > 1 or len(outermost) != 1:
+        raise InvalidInput("the body is not JSON: it holds more than one value, or ends within one")
+    return outermost[0]
+
+
+def _cut(body: bytes, start: int) -> tuple[bytes, bytes]:
+    """Return what comes before a comma outside all texts, and its brackets: those closed, then those left open."""
+    size = PIECE_BYTES
+    while True:
+        piece = body[start : start + size]
+        outside = _blank_texts(piece)
+        if start + size < len(body):
+            end = outside.rfind(b",")
+            if end < 0:
+                size *= 2
+                continue
+            piece, outside = piece[:end], outside[:end]
+        brackets = outside.translate(None, NO_BRACKETS)
+        before = b""
+        while before != brackets:
+            before, brackets = brackets, brackets.replace(b"[]", b"").replace(b"{}", b"")
+        return piece, brackets
+
+
+def _blank_texts(piece: bytes) -> bytes:
+    """Return as many bytes, with spaces for what stands in texts and for the quotes that begin them."""
+    if b'"' not in piece:
+        return piece
+    codes = np.frombuffer(piece.replace(rb"\\", b"  ").replace(b'\\"', b"  "), np.uint8)
+    inside = np.logical_xor.accumulate(codes == ord('"'))
+    return np.where(inside, np.uint8(ord(" ")), codes).tobytes()
+
+
+def _opening(base: list[Container], key: str) -> bytes:
+    """Return the beginning of JSON that goes on in the last of containers within each other."""
+    outer = [b"[" if isinstance(container, list) else b'{"%s":' % key.encode() for container in base[:-1]]
+    return b"".join((*outer, b"[" if isinstance(base[-1], list) else b"{"))
+
+
+def _continue(base: list[Container], parsed: Any, key: str) -> None:
+    """Add what a piece holds to the containers that it began in."""
+    for container in base[:-1]:
+        if isinstance(container, list):
+            inner = parsed[0]
+            container += parsed[1:]
+        else:
+            inner = parsed.pop(key)
+            container.update(parsed)
+        parsed = inner
+    last = base[-1]
+    if isinstance(last, list):
+        last += parsed
+    else:
+        last.update(parsed)
+
+
+def _last(container: Container, kind: type[Container]) -> Container:
+    """Return the container that was added last."""
+    value = container[-1] if isinstance(container, list) else next(reversed(container.values()))
+    if not isinstance(value, kind):
+        # The one that is left open has the key of an earlier one, whose place it took.
+        raise InvalidInput("a key stands twice in one object")
+    return value

@@ -1,0 +1,101 @@
+import json
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from serving.errors import InvalidInput
+from serving.http import json_pieces
+
+TEXTS = st.text(alphabet='"\\[]{},: aé\n', max_size=6) | st.text(max_size=3)
+SCALARS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+VALUES = st.recursive(
+    SCALARS | TEXTS,
+    lambda inner: st.lists(inner, max_size=6) | st.dictionaries(TEXTS, inner, max_size=4),
+    max_leaves=40,
+)
+# Where a piece may end: after so many bytes, or a little later.
+SIZES = st.sampled_from([1, 2, 3, 5, 8, 13, 40])
+
+
+def loads(body: bytes, size: int) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_pieces, "PIECE_BYTES", size)
+        return json_pieces.loads(body)
+
+
+@given(value=VALUES, size=SIZES, indent=st.sampled_from([None, 1]), ascii_only=st.booleans())
+def test_pieces_hold_what_the_whole_holds(value: Any, size: int, indent: int | None, ascii_only: bool):
+    body = json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode()
+    # As text: 1 and 1.0 are equal, and so are true and 1.
+    assert repr(loads(body, size)) == repr(orjson.loads(body))
+
+
+@given(value=VALUES, size=SIZES, data=st.data())
+def test_what_is_no_json_is_none_in_pieces(value: Any, size: int, data: st.DataObject):
+    body = json.dumps(value).encode()
+    at = data.draw(st.integers(0, len(body)))
+    cut = data.draw(st.integers(0, 2))
+    body = body[:at] + data.draw(st.sampled_from([b"", *(bytes([each]) for each in b'[]{}",:\\ 1')])) + body[at + cut :]
+    try:
+        expected = repr(orjson.loads(body))
+    except orjson.JSONDecodeError:
+        with pytest.raises(InvalidInput, match="the body is not JSON"):
+            loads(body, size)
+        return
+    assume(not repeats_a_key(body))
+    assert repr(loads(body, size)) == expected
+
+
+def repeats_a_key(body: bytes) -> bool:
+    found = []
+    json.loads(body, object_pairs_hook=lambda pairs: found.append(len({key for key, _ in pairs}) < len(pairs)))
+    return any(found)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"a": [1, 2], "b": 3, "a": [4, 5]}', b'{"a": 1, "b": [2], "a": [3, 4], "c": 5}', b'{"a": {}, "a": [1,2]}'],
+)
+@pytest.mark.parametrize("size", [1, 4, 9, 15])
+def test_where_a_key_stands_twice_one_is_missing(body: bytes, size: int):
+    assert is_refused_or_shorter(body, size)
+
+
+def is_refused_or_shorter(body: bytes, size: int) -> bool:
+    try:
+        root = loads(body, size)
+    except InvalidInput as error:
+        return "a key stands twice" in str(error)
+    return json.dumps(root).count('"') < body.count(b'"')
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"[1, 2, 3, oops, 5]", "near byte 10"),
+        (b"[1, 2, 3, , 5]", "a value is missing or too many near byte 9"),
+        (b"[1, 2, 3, 4]]]", "near byte 9"),
+        (b"[1, 2], [3, 4]", "more than one value"),
+        (b"[[1, 2], [3, 4", "ends within one"),
+    ],
+)
+def test_an_error_says_where(body: bytes, why: str):
+    with pytest.raises(InvalidInput, match=why):
+        loads(body, 4)
+
+
+def test_the_pieces_are_small(monkeypatch: pytest.MonkeyPatch):
+    sizes, whole = [], orjson.loads
+
+    def measured(text: bytes) -> Any:
+        sizes.append(len(text))
+        return whole(text)
+
+    monkeypatch.setattr(json_pieces.orjson, "loads", measured)
+    body = json.dumps({"inputs": [{"name": "images", "shape": [1, 28, 28], "data": [[7] * 784] * 500}]}).encode()
+    assert json_pieces.loads(body)["inputs"][0]["data"] == [[7] * 784] * 500
+    assert max(sizes) < 1.01 * json_pieces.PIECE_BYTES
+    assert len(sizes) == pytest.approx(len(body) / json_pieces.PIECE_BYTES, abs=2)
