@@ -3,9 +3,10 @@
 Must not know: transports, files.
 """
 
+import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,9 @@ from serving.runtime import Outputs
 
 if TYPE_CHECKING:
     from serving.preprocess import Prepared
+
+# Predictions that are made in one turn of the event loop; 2,048 take 4 ms.
+PIECE = 256
 
 
 @dataclass(slots=True)
@@ -118,16 +122,20 @@ class Predictor:
         Raises:
             QueueFull, DeadlineExceeded, ServingError: see `MicroBatcher.submit`.
         """
-        return self._conclude(prepared, await self.infer(_stack(prepared), deadline))
+        rows = iter((await self.infer(_stack(prepared), deadline)).probabilities)
+        predictions = self._conclude(prepared[:PIECE], rows)
+        for start in range(PIECE, len(prepared), PIECE):
+            await asyncio.sleep(0)
+            predictions += self._conclude(prepared[start : start + PIECE], rows)
+        return predictions
 
     def predict_now(self, prepared: Sequence["Prepared"]) -> list[Prediction] | None:
         """Read the digits of prepared pictures at once; None where they must wait, or where there is no ink to run."""
         images = _stack(prepared)
         outputs = self.infer_now(images) if len(images) else None
-        return None if outputs is None else self._conclude(prepared, outputs)
+        return None if outputs is None else self._conclude(prepared, iter(outputs.probabilities))
 
-    def _conclude(self, prepared: Sequence["Prepared"], outputs: Outputs) -> list[Prediction]:
-        rows = iter(outputs.probabilities)
+    def _conclude(self, prepared: Sequence["Prepared"], rows: Iterator[npt.NDArray[np.float32]]) -> list[Prediction]:
         predictions = [_blank(picture) if picture.blank else self._judge(next(rows), picture) for picture in prepared]
         for reason, count in Counter(reason for each in predictions for reason in each.reasons).items():
             self._metrics.refuse(reason, count)

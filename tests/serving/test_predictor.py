@@ -1,3 +1,5 @@
+import asyncio
+
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
@@ -42,6 +44,26 @@ async def test_a_blank_picture_has_no_digit_and_is_not_run():
     assert found[1] == Prediction(None, None, None, False, ["blank"])
     assert world.run.batches == [[1, 2]]
     assert world.value("refused_total", reason="blank") == 1
+
+
+async def test_many_pictures_are_judged_in_turns_between_which_others_are_answered(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("serving.predictor.PIECE", 2)
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    world, beside = World(), asyncio.ensure_future(others())
+    pictures = [picture(number % 10, blank=number == 3) for number in range(9)]
+    judged, conclude = [], world.predictor._conclude
+    monkeypatch.setattr(world.predictor, "_conclude", lambda *args: judged.append(turns) or conclude(*args))
+    found = await world.predictor.predict(pictures)
+    beside.cancel()
+    assert [each.digit for each in found] == [0, 1, 2, None, 4, 5, 6, 7, 8]
+    assert len(judged) == len(set(judged)) == 5
 
 
 async def test_only_blank_pictures_run_nothing():

@@ -1,9 +1,12 @@
+import threading
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
 from serving.errors import InvalidInput, NotReady, ServingError, TooLarge, UnreadablePicture
 from serving.manifest import Manifest
+from serving.protocol import outputs
 from serving.protocol.inference import Inference
 from serving.protocol.messages import Images, InferenceRequest
 from serving.protocol.outputs import ALL, choose
@@ -58,6 +61,20 @@ async def test_labels_come_from_the_model():
     request = InferenceRequest(numbered(7), choose([("probabilities", {"classification": 1})]))
     response = await inference().run(Recorder(), request)
     assert response.outputs[0].values == [b"1.000000:7:7"]
+
+
+async def test_many_labels_are_written_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch):
+    threads, classify = set(), outputs._classify
+
+    def noted(*args: Any) -> list[bytes]:
+        threads.add(threading.get_ident())
+        return classify(*args)
+
+    monkeypatch.setattr(outputs, "_classify", noted)
+    request = InferenceRequest(numbered(*[7] * 65), choose([("probabilities", {"classification": 10})]))
+    response = await inference().run(Recorder(), request)
+    assert response.outputs[0].values[::10] == [b"1.000000:7:7"] * 65
+    assert threads.isdisjoint({threading.get_ident()})
 
 
 @pytest.mark.parametrize(
