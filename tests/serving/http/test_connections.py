@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import pytest
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.http import guard
 from serving.http.connections import MAX_PIPELINED
@@ -221,6 +222,22 @@ async def test_a_new_connection_takes_the_place_of_one_that_sends_nothing_or_is_
         assert await fresh[1].ask() == 200
         assert await idle.answer() == (0, {}, None)
         assert [await each.ask() for each in (late, *fresh)] == [200] * 3
+
+
+async def test_of_a_connection_that_asks_for_nothing_no_parser_is_made(
+    app: App, free_port: int, monkeypatch: pytest.MonkeyPatch
+):
+    opened = []
+    monkeypatch.setattr(HttpToolsProtocol, "__init__", lambda self, **_: opened.append(self))
+    async with listening(app, free_port) as connect:
+        for _ in range(3):
+            client = await connect()
+            client.writer.close()
+        silent = await connect()
+        await asyncio.sleep(0.05)
+        assert opened == []
+        monkeypatch.undo()
+        assert await silent.ask() == 200
 
 
 async def test_where_all_connections_are_busy_another_is_429(app: App, free_port: int):
