@@ -10,11 +10,12 @@ import numpy as np
 import orjson
 
 from serving.errors import InvalidInput
+from serving.heavy import give_way
 
 Container: TypeAlias = list[Any] | dict[str, Any]
 
-# What orjson parses in 0.2 ms; for 1.6 million numbers it keeps the interpreter for 18 ms.
-PIECE_BYTES = 32_768
+# What orjson parses in 0.05 ms; for 1.6 million numbers it would keep the interpreter for 18 ms.
+PIECE_BYTES = 8_192
 
 NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 CLOSING = {list: b"]", dict: b"}"}
@@ -51,6 +52,7 @@ def loads(body: bytes) -> Any:
         for bracket in brackets[closed:]:
             opened.append(_last(opened[-1], list if bracket == ord("[") else dict))
         start += len(piece) + 1
+        give_way()
     if len(opened) > 1 or len(outermost) != 1:
         raise InvalidInput("the body is not JSON: it holds more than one value, or ends within one")
     return outermost[0]

@@ -87,15 +87,17 @@ def test_an_error_says_where(body: bytes, why: str):
         loads(body, 4)
 
 
-def test_the_pieces_are_small(monkeypatch: pytest.MonkeyPatch):
-    sizes, whole = [], orjson.loads
+def test_the_pieces_are_small_and_others_go_between_them(monkeypatch: pytest.MonkeyPatch):
+    sizes, given, whole = [], [], orjson.loads
 
     def measured(text: bytes) -> Any:
         sizes.append(len(text))
         return whole(text)
 
     monkeypatch.setattr(json_pieces.orjson, "loads", measured)
+    monkeypatch.setattr(json_pieces, "give_way", lambda: given.append(len(sizes)))
     body = json.dumps({"inputs": [{"name": "images", "shape": [1, 28, 28], "data": [[7] * 784] * 500}]}).encode()
     assert json_pieces.loads(body)["inputs"][0]["data"] == [[7] * 784] * 500
     assert max(sizes) < 1.01 * json_pieces.PIECE_BYTES
-    assert len(sizes) == pytest.approx(len(body) / json_pieces.PIECE_BYTES, abs=2)
+    assert len(sizes) == pytest.approx(len(body) / json_pieces.PIECE_BYTES, rel=0.01)
+    assert given == list(range(1, len(sizes) + 1))
