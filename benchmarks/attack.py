@@ -10,7 +10,6 @@ twice what may be pending.
 
 import argparse
 import asyncio
-import io
 import json
 import signal
 import statistics
@@ -23,11 +22,10 @@ from pathlib import Path
 
 import aiohttp
 import numpy as np
-from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.attacks import KINDS
+from benchmarks.attacks import KINDS, stroke
 from benchmarks.soak import free_ports, resident_bytes, start_server
 from serving.settings import Settings
 
@@ -37,15 +35,6 @@ MAX_RATIO = 3.0
 MAX_GROWTH_BYTES = 2 * Settings().max_pending_bytes
 
 
-def encoded(side: int) -> bytes:
-    """Return a PNG of a stroke."""
-    image = np.full((side, side), 235, np.uint8)
-    image[side // 5 : -side // 5, side // 2 - side // 14 : side // 2 + side // 14] = 20
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "PNG")
-    return stream.getvalue()
-
-
 def requests() -> list[tuple[str, bytes, dict[str, str]]]:
     """Return path, body and headers of each ordinary request."""
     tensor = {"name": "images", "datatype": "UINT8", "shape": [1, 28, 28], "parameters": {"binary_data_size": 784}}
@@ -53,8 +42,8 @@ def requests() -> list[tuple[str, bytes, dict[str, str]]]:
     length = {"inference-header-content-length": str(len(head))}
     return [
         ("/v2/models/mnist-cnn/infer", head + bytes(784), length),
-        ("/predict", encoded(28), {}),
-        ("/predict", encoded(512), {}),
+        ("/predict", stroke(28), {}),
+        ("/predict", stroke(512), {}),
     ]
 
 

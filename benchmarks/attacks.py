@@ -89,6 +89,15 @@ def pour(port: int, head: bytes, piece: bytes) -> None:
             send(connection, piece)
 
 
+def stroke(side: int) -> bytes:
+    """Return a PNG of a stroke."""
+    image = Image.new("L", (side, side), 235)
+    image.paste(20, (side // 2 - side // 14, side // 5, side // 2 + side // 14, side - side // 5))
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
 def picture(mode: str, form: str, side: int, **options: object) -> bytes:
     """Return a picture of one colour."""
     stream = io.BytesIO()
@@ -96,6 +105,12 @@ def picture(mode: str, form: str, side: int, **options: object) -> bytes:
         stream, form, **options
     )
     return stream.getvalue()
+
+
+def form(pictures: int) -> bytes:
+    """Return a form of pictures of 512x512, each of which takes 5 ms to prepare."""
+    part = b'--x\r\ncontent-disposition: form-data; name="a"; filename="a"\r\n\r\n'
+    return (part + stroke(512) + b"\r\n") * pictures + b"--x--\r\n"
 
 
 def json_pixels(images: int) -> bytes:
@@ -148,6 +163,7 @@ SLOW_BODY = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\
 AHEAD = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n" * 1000
 FORM = b"".join(b'--x\r\ncontent-disposition: form-data; name="a"\r\n\r\n1\r\n' for _ in range(30_000)) + b"--x--\r\n"
 
+BOUNDARY = "content-type: multipart/form-data; boundary=x"
 PIXELS = 2048 * 784
 BINARY = tensor(2048, parameters={"binary_data_size": PIXELS})
 
@@ -162,7 +178,8 @@ KINDS: dict[str, tuple[int, Callable[[], Attack]]] = {
     "a gigabyte, chunked": (8, lambda: pouring("transfer-encoding: chunked", b"10000\r\n" + BLOCK + b"\r\n")),
     "bodies at the limit": (8, lambda: posting(random.randbytes(LIMIT))),
     "gzip bombs": (8, lambda: posting(zlib.compress(bytes(GIGABYTE // 10), 9), INFER, "content-encoding: deflate")),
-    "forms of 30,000 parts": (8, lambda: posting(FORM, "/predict", "content-type: multipart/form-data; boundary=x")),
+    "forms of 30,000 parts": (8, lambda: posting(FORM, "/predict", BOUNDARY)),
+    "forms of 2,048 pictures": (4, lambda: posting(form(2048), "/predict", BOUNDARY)),
     "pictures of 49 megapixels": (8, lambda: posting(picture("RGB", "PNG", 7000))),
     "WebP of 24 megapixels": (8, lambda: posting(picture("RGBA", "WEBP", 4900, lossless=True))),
     "JSON at the limit": (4, lambda: posting(json_pixels(2048))),

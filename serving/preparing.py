@@ -5,9 +5,11 @@ Must not know: transports, models.
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import nullcontext
 
 from serving.errors import DeadlineExceeded, NotReady, QueueFull, ServingError, forget_frames
 from serving.preprocess import LargePicture, Prepared, prepare
@@ -21,8 +23,11 @@ SMALL_BYTES, SMALL_PIXELS = 1024, 100_000
 # Of these one is decoded at a time, so that neither the memory nor the threads of all others go to a few of them.
 LARGE_PIXELS = 4_000_000
 
-# About thirty pictures of 28x28, 5 ms of work, or one photo.
-GROUP_BYTES = 8 * 1024
+# About twelve pictures of 28x28, or three of 512x512, 15 ms of work, or one photo.
+GROUP_BYTES = 4 * 1024
+
+# After a small request, others are expected for so long.
+SMALL_S = 1.0
 
 Result = Prepared | ServingError
 
@@ -34,7 +39,8 @@ class Preparer:
         executor: for most of them.
         large: for those above `LARGE_PIXELS`, one thread.
         max_pixels: of one picture.
-        max_waiting: pictures that may wait for a thread.
+        max_waiting: pictures that may wait for a thread in requests of one group, and as many more in larger ones.
+        threads: of `executor`.
         clock: monotonic seconds.
     """
 
@@ -44,12 +50,17 @@ class Preparer:
         large: Executor,
         max_pixels: int,
         max_waiting: int,
+        threads: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self._large = large
+        self._large, self._threads = large, threads
         self._executor, self._max_pixels, self._max_waiting = executor, max_pixels, max_waiting
         self._clock = clock
-        self._waiting = 0
+        self._waiting = {False: 0, True: 0}
+        # Groups of large requests run one to a thread, so that none of them waits before a small request. Where there
+        # are small requests, one thread is for them alone.
+        self._turns, self._fewer_turns = asyncio.Semaphore(threads), asyncio.Semaphore(max(threads - 1, 1))
+        self._small_until = -math.inf
 
     async def prepare(self, pictures: Sequence[bytes], deadline: float | None = None) -> list[Result]:
         """Return each picture as a prepared one, or what is wrong with it.
@@ -61,9 +72,22 @@ class Preparer:
         prepared = self.prepare_now(pictures)
         if prepared is not None:
             return prepared
-        if self._waiting + len(pictures) > self._max_waiting:
-            raise QueueFull(f"{self._waiting} pictures wait to be prepared; there is room for {self._max_waiting}", 1.0)
-        return await self._in_threads(pictures, deadline)
+        groups = list(_group(pictures))
+        many = len(groups) > 1
+        if self._waiting[many] + len(pictures) > self._max_waiting:
+            waiting = self._waiting[many]
+            raise QueueFull(f"{waiting} pictures wait to be prepared; there is room for {self._max_waiting}", 1.0)
+        if not many:
+            self._small_until = self._clock() + SMALL_S
+        self._waiting[many] += len(pictures)
+        try:
+            results = await self._in_turns(groups, deadline) if many else await self._in_thread(groups[0], deadline)
+            return [
+                await self._prepare_alone(picture, deadline) if result is None else result
+                for picture, result in zip(pictures, results, strict=True)
+            ]
+        finally:
+            self._waiting[many] -= len(pictures)
 
     def prepare_now(self, pictures: Sequence[bytes]) -> list[Result] | None:
         """Return the same as `prepare` at once where the pictures are small; None where they are worth a thread."""
@@ -77,21 +101,22 @@ class Preparer:
             results.append(result)
         return results
 
-    async def _in_threads(self, pictures: Sequence[bytes], deadline: float | None) -> list[Result]:
-        loop = asyncio.get_running_loop()
-        self._waiting += len(pictures)
-        try:
-            groups = [
-                loop.run_in_executor(self._executor, self._prepare_all, group, deadline, LARGE_PIXELS)
-                for group in _group(pictures)
-            ]
-            results = [result for group in await asyncio.gather(*groups) for result in group]
-            return [
-                await self._prepare_alone(picture, deadline) if result is None else result
-                for picture, result in zip(pictures, results, strict=True)
-            ]
-        finally:
-            self._waiting -= len(pictures)
+    async def _in_turns(self, groups: Sequence[Sequence[bytes]], deadline: float | None) -> list[Result | None]:
+        """Prepare groups in turns with those of other large requests."""
+        results: list[list[Result | None]] = [[] for _ in groups]
+        rest = iter(enumerate(groups))
+
+        async def go_on() -> None:
+            for place, group in rest:
+                async with self._turns, self._fewer_turns if self._clock() < self._small_until else nullcontext():
+                    results[place] = await self._in_thread(group, deadline)
+
+        await asyncio.gather(*(go_on() for _ in range(self._threads)))
+        return [result for group in results for result in group]
+
+    async def _in_thread(self, pictures: Sequence[bytes], deadline: float | None) -> list[Result | None]:
+        run = asyncio.get_running_loop().run_in_executor
+        return await run(self._executor, self._prepare_all, pictures, deadline, LARGE_PIXELS)
 
     async def _prepare_alone(self, picture: bytes, deadline: float | None) -> Result:
         run = asyncio.get_running_loop().run_in_executor

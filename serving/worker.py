@@ -87,7 +87,9 @@ class Worker:
         models = repository.Repository(settings.models)
         self.catalogue = Catalogue(models, self._make, settings.default_model, self.metrics, orders)
         self.catalogue.watch(self._show_readiness)
-        self.preparer = Preparer(self._pictures, self._large_pictures, settings.max_pixels, settings.queue_size)
+        self.preparer = Preparer(
+            self._pictures, self._large_pictures, settings.max_pixels, settings.queue_size, self._threads
+        )
         self.inference = Inference(self.preparer.prepare, settings.request_timeout_s)
         self.statistics = Statistics(self.catalogue, self.metrics)
         self.bodies = BodyReader(settings)

@@ -1,5 +1,6 @@
 import asyncio
 import io
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
@@ -47,16 +48,63 @@ async def test_more_pictures_than_there_is_room_for_are_refused(executor: Thread
     waiting = asyncio.ensure_future(preparer.prepare([drawing(300)] * 2))
     await asyncio.sleep(0)
     with pytest.raises(QueueFull, match="there is room for 2"):
-        await preparer.prepare([drawing(300)])
+        await preparer.prepare([drawing(300)] * 2)
     leave.set()
     assert len(await waiting) == 2
     assert len(await preparer.prepare([drawing(300)] * 2)) == 2
 
 
+async def test_many_pictures_of_one_request_neither_go_before_nor_shut_out_those_of_others(
+    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+):
+    preparer, order = Preparer(executor, executor, 10**6, 100), []
+    one, two, little = drawing(300), drawing(310), drawing(320)
+    names = {one: "one", two: "two", little: "little"}
+    monkeypatch.setattr("serving.preparing.prepare", lambda picture, *_: order.append(names[picture]) or picture)
+    many = [asyncio.ensure_future(preparer.prepare([picture] * 100)) for picture in (one, two)]
+    await asyncio.sleep(0)
+    with pytest.raises(QueueFull, match="100 pictures wait to be prepared; there is room for 100"):
+        await many[1]
+    assert await preparer.prepare([little]) == [little]
+    assert order.index("little") <= 2
+    assert await many[0] == [one] * 100
+
+
+async def test_large_requests_take_turns(executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch):
+    preparer, order = Preparer(executor, executor, 10**6, 100), []
+    one, two = drawing(300), drawing(310)
+    monkeypatch.setattr("serving.preparing.prepare", lambda picture, *_: order.append(picture) or picture)
+    answers = await asyncio.gather(*(preparer.prepare([picture] * 20) for picture in (one, two)))
+    assert answers == [[one] * 20, [two] * 20]
+    assert order == [one, two] * 20
+
+
+@pytest.mark.parametrize(("small_before", "most"), [(False, 2), (True, 1)])
+async def test_of_two_threads_one_is_kept_for_small_requests_where_there_are_any(
+    monkeypatch: pytest.MonkeyPatch, small_before: bool, most: int
+):
+    running, seen = [], []
+
+    def noted(picture: bytes, *_: object) -> bytes:
+        running.append(picture)
+        seen.append(len(running))
+        time.sleep(0.002)
+        running.pop()
+        return picture
+
+    monkeypatch.setattr("serving.preparing.prepare", noted)
+    with ThreadPoolExecutor(2) as executor:
+        preparer = Preparer(executor, executor, 10**6, 100, threads=2)
+        if small_before:
+            await preparer.prepare([drawing(300)])
+        await asyncio.gather(*(preparer.prepare([drawing(300)] * 20) for _ in range(3)))
+    assert max(seen) == most
+
+
 async def test_a_picture_whose_deadline_has_passed_is_not_prepared(executor: ThreadPoolExecutor):
     clock = FakeClock()
     with pytest.raises(DeadlineExceeded):
-        await Preparer(executor, executor, 10**6, 10, clock).prepare([drawing(300)], clock.now)
+        await Preparer(executor, executor, 10**6, 10, clock=clock).prepare([drawing(300)], clock.now)
 
 
 @pytest.mark.parametrize("place", ["PIL.ImageFile.ImageFile.load", "PIL.Image.open"])
@@ -107,6 +155,7 @@ async def test_large_pictures_are_prepared_one_by_one_beside_the_others(
         waiting = asyncio.ensure_future(preparer.prepare([drawing(20), data, drawing(300)]))
         others = await asyncio.gather(*(preparer.prepare([drawing(300)]) for _ in range(5)))
         assert all(isinstance(result, Prepared) for (result,) in others)
-        assert waiting.done() is not alone
+        done, _ = await asyncio.wait([waiting], timeout=0.5 if alone else 10)
+        assert bool(done) is not alone
         leave.set()
         assert [type(result) for result in await waiting] == [Prepared] * 3
