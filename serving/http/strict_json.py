@@ -46,12 +46,12 @@ def read_json(body: bytes, limits: Limits) -> Document:
         InvalidInput: it is not JSON, not UTF-8, nested too deeply, or repeats a key.
         TooLarge: it holds too many values; found before it is parsed.
     """
-    root = _parse(body, many=_check_extent(body, limits) > FEW_VALUES)
+    root = _parse(body, many=check_extent(body, limits) > FEW_VALUES)
     # orjson keeps the last of two equal keys. Where all quotes belong to keys and strings that are there, none is
     # missing: 3 us for a picture as JSON, where a second parse takes 90.
     accounted = _count(body, b'"') == 2 * _count_strings(root)
     if not accounted:
-        _refuse_repeated_keys(body)
+        refuse_repeated_keys(body)
     return Document(root, accounted and not any(_count(body, name) for name in (b"true", b"false", b"null")))
 
 
@@ -64,8 +64,13 @@ def _parse(body: bytes, *, many: bool) -> Any:
         raise InvalidInput(f"the body is not JSON: {error}") from error
 
 
-def _check_extent(body: bytes, limits: Limits) -> int:
-    """Return how many values the body holds at most; 0 if it is small."""
+def check_extent(body: bytes, limits: Limits) -> int:
+    """Return how many values a body holds at most; 0 if it is small.
+
+    Raises:
+        InvalidInput: it is nested too deeply.
+        TooLarge: it holds too many values.
+    """
     opened, values = _count(body, b"[") + _count(body, b"{"), 0
     if len(body) > SMALL_BYTES:
         values = CONTAINER_VALUES * opened
@@ -111,7 +116,8 @@ def _count_strings(value: Any) -> int:
     return 0
 
 
-def _refuse_repeated_keys(body: bytes) -> None:
+def refuse_repeated_keys(body: bytes) -> None:
+    """Raise InvalidInput where JSON holds a key twice in one object."""
     json.loads(body, object_pairs_hook=_refuse_pairs)
 
 

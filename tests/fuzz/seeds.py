@@ -206,6 +206,12 @@ def v2_bodies() -> Seeds:
     return made
 
 
+def json_texts() -> Seeds:
+    """Return JSON, each with a byte before it: in pieces of how many bytes it is parsed, less one."""
+    body = rb'{"a": [1, [2.5, -3e4], {"b": "[\"\\", "c": {}}, []], "d": [[7, 7], [8, 8]], "e": null}'
+    return [bytes([size]) + body for size in (0, 5, 20, 63)] + [b"\3" + predict_bodies()[2]]
+
+
 def messages() -> Seeds:
     """Return protobuf messages of the protocol."""
     tensor = pb.ModelInferRequest.InferInputTensor

@@ -7,13 +7,15 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
+import orjson
 from google.protobuf.message import DecodeError
 
 from serving.errors import ServingError
 from serving.grpc import messages
 from serving.grpc.stubs import inference_pb2 as pb
-from serving.http import v2_messages
+from serving.http import json_pieces, strict_json, v2_messages
 from serving.http.compression import unpack
 from serving.http.pictures import read_items
 from serving.offline.plan import Plan, ReadOptions
@@ -75,6 +77,26 @@ def _read_v2_body(data: bytes) -> bool:
     return True
 
 
+def _read_json(data: bytes) -> bool:
+    """Parse JSON in pieces of a size that the first byte says, and in one go; both must find the same."""
+    body = data[1:]
+    try:
+        strict_json.check_extent(body, LIMITS)
+        with patch.object(json_pieces, "PIECE_BYTES", 1 + int.from_bytes(data[:1]) % 64):
+            found = repr(json_pieces.loads(body))
+    except ServingError:
+        found = None
+    try:
+        expected = repr(orjson.loads(body))
+        strict_json.refuse_repeated_keys(body)
+    except orjson.JSONDecodeError:
+        expected = None
+    except ServingError:
+        return False
+    assert found == expected
+    return found is not None
+
+
 def _read_message(data: bytes) -> bool:
     try:
         messages.read_request(pb.ModelInferRequest.FromString(data), LIMITS.images)
@@ -130,6 +152,7 @@ TARGETS = {
     "archive": Target(_read_file, seeds.archives),
     "predict": Target(_read_predict_body, seeds.predict_bodies),
     "v2_http": Target(_read_v2_body, seeds.v2_bodies),
+    "json": Target(_read_json, seeds.json_texts),
     "v2_grpc": Target(_read_message, seeds.messages),
     "compressed": Target(_unpack, _packed),
 }
