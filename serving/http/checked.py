@@ -61,5 +61,5 @@ class CheckedJson:
         if encoding != "identity":
             raise UnsupportedMediaType(f"Content-Encoding {encoding[:40]!r}: send the body as it is")
         body = await self._bodies.read(request)
-        await take_apart(read_json, body, self._limits)
+        await take_apart(len(body), read_json, body, self._limits)
         return body

@@ -19,7 +19,7 @@ from serving.errors import InvalidInput, QueueFull, ServingError, Unsupported
 from serving.explain import COVER_SIDE, LayeredModel, cover, occlusion_map
 from serving.http.bodies import BodyReader, take_apart
 from serving.http.errors import json_response
-from serving.http.pictures import read_items
+from serving.http.pictures import read_items, text_bytes
 from serving.limits import Limits
 from serving.predictor import Predictor
 from serving.preparing import Preparer
@@ -104,7 +104,7 @@ class ExplainEndpoint:
         return predictor, parts
 
     async def _read_picture(self, body: bytes, content_type: str, deadline: float) -> Image:
-        items = await take_apart(read_items, body, content_type, self._limits)
+        items = await take_apart(text_bytes(body, content_type), read_items, body, content_type, self._limits)
         if not items:
             raise InvalidInput("expected one picture, got none")
         content = items[0].content

@@ -12,6 +12,7 @@ import orjson
 
 from serving.access import Access
 from serving.catalogue import Catalogue
+from serving.http.bodies import INLINE_TEXT_BYTES
 from serving.http.compression import MIN_PACKED_BYTES, choose_encoding, pack_now
 from serving.http.pictures import read_items
 from serving.http.predict import complete, describe, encoded
@@ -54,7 +55,7 @@ class Express:
 
     def __init__(self, catalogue: Catalogue, preparer: Preparer, settings: Settings, metrics: Metrics):
         self._catalogue, self._preparer, self._metrics = catalogue, preparer, metrics
-        self._limits, self._max_bytes = Limits.of(settings), settings.max_body_bytes
+        self._limits, self._max_bytes = Limits.of(settings), min(settings.max_body_bytes, INLINE_TEXT_BYTES)
 
     def answer(self, url: bytes, headers: Headers, body: bytes) -> bytes | None:
         """Answer a POST.

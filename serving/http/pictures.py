@@ -44,6 +44,12 @@ class Item:
     content: bytes | Pixels | ServingError
 
 
+def text_bytes(body: bytes, content_type: str) -> int:
+    """Return how much of a body has to be parsed: all of a form or of JSON, nothing of a picture."""
+    is_picture = body[:1] not in (b"{", b"[", b"-") and not body[:1].isspace() and "multipart/" not in content_type
+    return 0 if is_picture else len(body)
+
+
 def read_items(body: bytes, content_type: str, limits: Limits) -> list[Item]:
     """Return the pictures of a body, in their order.
 

@@ -19,7 +19,7 @@ from serving.errors import InvalidInput, ServingError, UnsupportedMediaType
 from serving.heavy import alone
 from serving.http.bodies import BodyReader, take_apart
 from serving.http.errors import json_response
-from serving.http.pictures import Item, read_items
+from serving.http.pictures import Item, read_items, text_bytes
 from serving.limits import Limits
 from serving.predictor import Prediction, Predictor
 from serving.preparing import Preparer
@@ -63,7 +63,8 @@ class PredictEndpoint:
         request.scope["model"] = predictor.name
         body = await self._bodies.read(request)
         deadline = time.monotonic() + self._timeout_s
-        items = await take_apart(read_items, body, request.headers.get("content-type", ""), self._limits)
+        content_type = request.headers.get("content-type", "")
+        items = await take_apart(text_bytes(body, content_type), read_items, body, content_type, self._limits)
         results = await self._prepare(items, deadline)
         prepared = [result for result in results if isinstance(result, Prepared)]
         predictions = await predictor.predict(prepared, deadline)

@@ -16,7 +16,7 @@ from serving.http.bodies import BodyReader, take_apart
 from serving.http.compression import MIN_PACKED_BYTES, choose_encoding, pack, unpack
 from serving.http.errors import json_response
 from serving.http.strict_json import read_json
-from serving.http.v2_messages import JSON, JSON_BYTES, OCTETS, read_request, write_response
+from serving.http.v2_messages import JSON, JSON_BYTES, OCTETS, read_request, text_bytes, write_response
 from serving.limits import Limits
 from serving.predictor import Predictor
 from serving.protocol import descriptions
@@ -93,7 +93,8 @@ class V2Endpoints:
         predictor, headers = self._find(request), request.headers
         check_media_type(headers.get("content-type", ""))
         body = await self._read_body(request)
-        read = await take_apart(read_request, body, headers.get(JSON_BYTES), self._limits)
+        json_bytes = headers.get(JSON_BYTES)
+        read = await take_apart(text_bytes(body, json_bytes), read_request, body, json_bytes, self._limits)
         response = await self._inference.run(predictor, read)
         content, answer_headers = write_response(response)
         if len(content) >= MIN_PACKED_BYTES and (encoding := choose_encoding(headers.get("accept-encoding", ""))):

@@ -6,11 +6,13 @@ Source: Open Inference Protocol v2, and Triton's binary tensor data extension.
 
 import base64
 import binascii
+import re
 from typing import Any
 
 import orjson
 
 from serving.errors import InvalidInput
+from serving.http.bodies import INLINE_BYTES
 from serving.http.strict_json import read_json
 from serving.limits import Limits
 from serving.protocol import outputs
@@ -28,8 +30,24 @@ from serving.protocol.tensors import INPUT, check_count, check_header, raw_bytes
 JSON_BYTES = "inference-header-content-length"
 JSON, OCTETS = "application/json", "application/octet-stream"
 
+# Of the JSON before a tensor's bytes.
+LENGTH = re.compile("[0-9]{1,18}")
+
 # What a body without any JSON stands for: the model's one input, for a batch of one.
 RAW_BODY = TensorHeader(INPUT, "UINT8", (1, 28, 28))
+
+
+def text_bytes(body: bytes, json_bytes: str | None) -> int:
+    """Return how much of a body has to be parsed; a large tensor, which may have to be converted, counts as text.
+
+    Args:
+        body: unpacked.
+        json_bytes: see `read_request`.
+    """
+    if json_bytes is None or len(body) > INLINE_BYTES:
+        return len(body)
+    # What is no number is refused at once.
+    return int(json_bytes) if LENGTH.fullmatch(json_bytes) else 0
 
 
 def read_request(body: bytes, json_bytes: str | None, limits: Limits) -> InferenceRequest:
@@ -54,7 +72,7 @@ def read_request(body: bytes, json_bytes: str | None, limits: Limits) -> Inferen
 
 
 def _read_length(text: str, limit: int) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+    if not LENGTH.fullmatch(text):
         raise InvalidInput(f"Inference-Header-Content-Length: expected a number of bytes, got {text[:40]!r}")
     if int(text) > limit:
         raise InvalidInput(f"Inference-Header-Content-Length: {text} bytes of JSON, but the body has {limit}")

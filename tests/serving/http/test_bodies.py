@@ -10,7 +10,8 @@ import pytest
 from starlette.requests import ClientDisconnect, Request
 
 from serving.errors import InvalidInput, QueueFull, TooLarge
-from serving.http.bodies import BodyReader, take_apart
+from serving.http import pictures, v2_messages
+from serving.http.bodies import INLINE_TEXT_BYTES, BodyReader, take_apart
 from serving.http.errors import BodyTimeout, CutOff
 from serving.settings import Settings
 from tests.serving.http.app import App
@@ -131,12 +132,40 @@ async def test_a_large_body_in_any_parts_is_put_together_as_it_was():
         assert await bodies.read(request(receive_from(*parts, chunk(b"", more=False)))) == whole
 
 
-async def test_a_large_body_is_taken_apart_in_a_thread():
-    async def where(size: int) -> int:
-        return await take_apart(lambda _: threading.get_ident(), bytes(size))
+async def test_much_text_is_taken_apart_in_a_thread():
+    assert await take_apart(INLINE_TEXT_BYTES, threading.get_ident) == threading.get_ident()
+    assert await take_apart(INLINE_TEXT_BYTES + 1, threading.get_ident) != threading.get_ident()
 
-    assert await where(1000) == threading.get_ident()
-    assert await where(2_000_000) != threading.get_ident()
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "expected"),
+    [
+        (b"\x89PNG\r\n\x1a\n", "image/png", 0),
+        (b"\x89PNG\r\n\x1a\n", "application/json", 0),
+        (b'{"images": []}', "", 14),
+        (b" [1]", "", 4),
+        (b"--x\r\n", "", 5),
+        (b"preamble", "multipart/form-data; boundary=x", 8),
+        (b"", "", 0),
+    ],
+)
+def test_a_picture_is_no_text(body: bytes, content_type: str, expected: int):
+    assert pictures.text_bytes(body, content_type) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "json_bytes", "expected"),
+    [
+        (1000, None, 1000),
+        (1000, "0", 0),
+        (1000, "90", 90),
+        (1000, "\u00b2", 0),
+        (1000, "9" * 5000, 0),
+        (2_000_000, "90", 2_000_000),
+    ],
+)
+def test_a_tensor_is_text_where_it_is_json_or_large(size: int, json_bytes: str | None, expected: int):
+    assert v2_messages.text_bytes(bytes(size), json_bytes) == expected
 
 
 async def test_a_caller_who_leaves_in_the_middle_is_noticed():
