@@ -20,6 +20,8 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from serving.grpc.stubs import inference_pb2 as pb
+
 GIGABYTE = 1_000_000_000
 BLOCK = bytes(65_536)
 # Just below MNIST_MAX_BODY_BYTES.
@@ -124,6 +126,13 @@ def tensor(images: int, **how: object) -> bytes:
     return json.dumps({"inputs": [described]}, separators=(",", ":")).encode()
 
 
+def values(images: int) -> bytes:
+    """Return a gRPC request of many images, each pixel a value of its own."""
+    contents = pb.InferTensorContents(uint_contents=[7] * (images * 784))
+    tensor = {"name": "images", "datatype": "UINT8", "shape": [images, 28, 28], "contents": contents}
+    return pb.ModelInferRequest(model_name="mnist-cnn", inputs=[tensor]).SerializeToString()
+
+
 def call(port: int, message: bytes) -> None:
     """Call ModelInfer with bytes that may be no message."""
     with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
@@ -187,6 +196,7 @@ KINDS: dict[str, tuple[int, Callable[[], Attack]]] = {
     "a tensor as JSON": (4, lambda: posting(tensor(2048, data=[7] * PIXELS), INFER)),
     "a binary tensor": (4, lambda: posting(BINARY + bytes(PIXELS), INFER, f"{JSON_BYTES}: {len(BINARY)}")),
     "JSON beyond it": (4, lambda: posting(b'{"pixels": [' + b"[]," * 5_000_000 + b"[]]}")),
+    "a tensor as gRPC values": (4, lambda: calling(values(2048))),
     "gRPC messages at the limit": (4, lambda: calling(random.randbytes(LIMIT))),
 }
 

@@ -8,12 +8,17 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from functools import partial
+from typing import ParamSpec, TypeVar
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 # Of a body that is worked on at a time: others have the interpreter between two pieces.
 PIECE_BYTES = 262_144
+
+# What is parsed on the event loop: half a millisecond of work.
+INLINE_TEXT_BYTES = 32_768
 
 # The longest rest between two pieces of work.
 MAX_REST_S = 0.1
@@ -55,3 +60,10 @@ class Desk:
 
 
 alone = Desk().run
+
+
+async def take_apart(text_bytes: int, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return what `read` makes of its arguments, beside the event loop where it has much text to parse."""
+    if text_bytes <= INLINE_TEXT_BYTES:
+        return read(*args, **kwargs)
+    return await alone(partial(read, *args, **kwargs))

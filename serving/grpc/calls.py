@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -17,6 +18,7 @@ from google.protobuf.message import DecodeError
 
 from serving.errors import InvalidInput, ModelNotFound, NotReady, QueueFull, ServingError, TryLater, forget_frames
 from serving.grpc.core_call import Context
+from serving.heavy import PIECE_BYTES, alone
 from serving.logs import choose_request_id, request_id
 from serving.metrics import UNKNOWN, Metrics
 from serving.status import grpc_status, reason
@@ -137,7 +139,7 @@ class Metered:
             with self._gate.admit(len(request)):
                 if self._check:
                     self._check(call)
-                return await self._method(self._parse(request), call)
+                return await self._method(await self._parse(request), call)
         except ServingError as error:
             status = grpc_status(error)
             # gRPC keeps what an abort raises, and so this frame, until the next garbage collection.
@@ -157,9 +159,9 @@ class Metered:
             self._note(call, status, time.perf_counter() - started)
             request_id.reset(token)
 
-    def _parse(self, request: bytes) -> Any:
+    async def _parse(self, request: bytes) -> Any:
         try:
-            return self._read(request)
+            return self._read(request) if len(request) <= PIECE_BYTES else await alone(partial(self._read, request))
         except DecodeError as error:
             raise InvalidInput(f"{len(request)} bytes that are no message of {self._name}") from error
 

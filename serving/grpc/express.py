@@ -12,6 +12,7 @@ from serving.grpc.calls import Gate
 from serving.grpc.core_call import Answer, Metadata
 from serving.grpc.messages import read_request, write_response
 from serving.grpc.stubs import inference_pb2 as pb
+from serving.heavy import INLINE_TEXT_BYTES
 from serving.logs import choose_request_id
 from serving.metrics import Metrics
 from serving.protocol.inference import run_now
@@ -34,7 +35,7 @@ class Express:
 
     def answer(self, message: bytes, metadata: Metadata, remaining_s: float | None) -> Answer | None:
         """Answer a call; None where it is the event loop's to answer."""
-        if self._gate.closed or (remaining_s is not None and remaining_s <= 0):
+        if self._gate.closed or len(message) > INLINE_TEXT_BYTES or (remaining_s is not None and remaining_s <= 0):
             return None
         started = time.perf_counter()
         try:

@@ -4,18 +4,27 @@ Must not know: models, how a request is run.
 Source: Open Inference Protocol v2; Triton's and KServe's clients.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serving.errors import InvalidInput
 from serving.grpc.stubs import inference_pb2 as pb
+from serving.heavy import give_way
 from serving.protocol import outputs
 from serving.protocol.messages import Images, InferenceRequest, InferenceResponse, OutputTensor, TensorHeader
 from serving.protocol.parameters import read_timeout
-from serving.protocol.tensors import INPUT, check_count, check_header, raw_bytes, read_list, read_raw
+from serving.protocol.tensors import INPUT, PIECE_VALUES, check_count, check_header, raw_bytes, read_list, read_raw
 
 # Where the elements of a tensor are if they do not come as raw bytes.
 CONTENTS = {"UINT8": "uint_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents"}
+
+
+def text_bytes(message: pb.ModelInferRequest) -> int:
+    """Return how many values a request holds that are not raw; each takes as long as a byte of JSON."""
+    if len(message.inputs) != 1:
+        return 0
+    contents = message.inputs[0].contents
+    return sum(len(getattr(contents, field)) for field in CONTENTS.values())
 
 
 def read_request(message: pb.ModelInferRequest, max_images: int) -> InferenceRequest:
@@ -67,10 +76,21 @@ def _read_contents(header: TensorHeader, contents: pb.InferTensorContents, fille
         raise InvalidInput(f"input {INPUT!r}: {header.datatype} travels in raw_input_contents only")
     if filled not in ([], [field]):
         raise InvalidInput(f"input {INPUT!r}: expected {field} for {header.datatype}, got {', '.join(filled)}")
-    values = list(getattr(contents, field))
+    values = _read_values(getattr(contents, field))
     if header.datatype == "BYTES":
         return check_count(values, header.shape[0])
     return read_list(header, values, only_numbers=True)
+
+
+def _read_values(field: Sequence[Any]) -> list[Any]:
+    """Return a list in pieces between which others have the interpreter."""
+    if len(field) <= PIECE_VALUES:
+        return list(field)
+    values: list[Any] = []
+    for start in range(0, len(field), PIECE_VALUES):
+        values += field[start : start + PIECE_VALUES]
+        give_way()
+    return values
 
 
 def write_response(response: InferenceResponse) -> pb.ModelInferResponse:

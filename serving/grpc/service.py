@@ -16,8 +16,9 @@ from serving.errors import NotReady
 from serving.grpc import core_call
 from serving.grpc.calls import Call, Check, Gate, Metered, Method
 from serving.grpc.express import METHOD, Express
-from serving.grpc.messages import read_request, write_response
+from serving.grpc.messages import read_request, text_bytes, write_response
 from serving.grpc.stubs import inference_pb2 as pb
+from serving.heavy import take_apart
 from serving.metrics import Metrics
 from serving.predictor import Predictor
 from serving.protocol import descriptions
@@ -110,7 +111,7 @@ class InferenceService:
     async def infer(self, request: pb.ModelInferRequest, call: Call) -> pb.ModelInferResponse:
         """Run the model on the tensors of the request, before the caller's deadline."""
         predictor = self._find(request.model_name, request.model_version, call)
-        read = read_request(request, self._settings.max_images)
+        read = await take_apart(text_bytes(request), read_request, request, self._settings.max_images)
         response = await self._inference.run(predictor, read, call.context.time_remaining())
         return write_response(response)
 

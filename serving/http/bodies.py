@@ -4,9 +4,7 @@ Must not know: what a body holds.
 """
 
 import asyncio
-from collections.abc import Callable
 from functools import partial
-from typing import ParamSpec, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
@@ -16,11 +14,8 @@ from serving.heavy import PIECE_BYTES, alone
 from serving.http.errors import BodyTimeout, CutOff
 from serving.settings import Settings
 
-# What is copied or converted on the event loop, and what is parsed there: a millisecond of work at most.
-INLINE_BYTES, INLINE_TEXT_BYTES = 1_048_576, 32_768
-
-P = ParamSpec("P")
-T = TypeVar("T")
+# What is copied on the event loop, in a millisecond at most.
+INLINE_BYTES = 1_048_576
 
 
 class BodyReader:
@@ -138,10 +133,3 @@ async def _receive(request: Request, timeout_s: float) -> Message:
     if message["type"] == "http.disconnect":
         raise ClientDisconnect
     return message
-
-
-async def take_apart(text_bytes: int, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Return what `read` makes of its arguments, beside the event loop where it has much text to parse."""
-    if text_bytes <= INLINE_TEXT_BYTES:
-        return read(*args, **kwargs)
-    return await alone(partial(read, *args, **kwargs))

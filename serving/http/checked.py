@@ -7,7 +7,8 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.errors import ServingError, UnsupportedMediaType
-from serving.http.bodies import BodyReader, take_apart
+from serving.heavy import take_apart
+from serving.http.bodies import BodyReader
 from serving.http.errors import ErrorHandlers
 from serving.http.strict_json import read_json
 from serving.limits import Limits

@@ -17,7 +17,8 @@ from starlette.routing import Route
 from serving.catalogue import Catalogue
 from serving.errors import InvalidInput, QueueFull, ServingError, Unsupported
 from serving.explain import COVER_SIDE, LayeredModel, cover, occlusion_map
-from serving.http.bodies import BodyReader, take_apart
+from serving.heavy import take_apart
+from serving.http.bodies import BodyReader
 from serving.http.errors import json_response
 from serving.http.pictures import read_items, text_bytes
 from serving.limits import Limits

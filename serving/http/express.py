@@ -12,7 +12,7 @@ import orjson
 
 from serving.access import Access
 from serving.catalogue import Catalogue
-from serving.http.bodies import INLINE_TEXT_BYTES
+from serving.heavy import INLINE_TEXT_BYTES
 from serving.http.compression import MIN_PACKED_BYTES, choose_encoding, pack_now
 from serving.http.pictures import read_items
 from serving.http.predict import complete, describe, encoded

@@ -16,8 +16,8 @@ from starlette.routing import Route
 
 from serving.catalogue import Catalogue
 from serving.errors import InvalidInput, ServingError, UnsupportedMediaType
-from serving.heavy import alone
-from serving.http.bodies import BodyReader, take_apart
+from serving.heavy import alone, take_apart
+from serving.http.bodies import BodyReader
 from serving.http.errors import json_response
 from serving.http.pictures import Item, read_items, text_bytes
 from serving.limits import Limits

@@ -12,7 +12,8 @@ from starlette.routing import Route
 from serving.access import Access
 from serving.catalogue import Catalogue
 from serving.errors import InvalidInput, NotReady, UnsupportedMediaType
-from serving.http.bodies import BodyReader, take_apart
+from serving.heavy import take_apart
+from serving.http.bodies import BodyReader
 from serving.http.compression import MIN_PACKED_BYTES, choose_encoding, pack, unpack
 from serving.http.errors import json_response
 from serving.http.strict_json import read_json

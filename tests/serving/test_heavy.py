@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 
 from serving import heavy
-from serving.heavy import alone
+from serving.heavy import INLINE_TEXT_BYTES, alone, take_apart
 
 
 async def test_heavy_work_is_done_beside_the_event_loop_a_piece_at_a_time():
@@ -54,3 +54,8 @@ async def test_before_the_next_piece_of_work_it_rests_as_long_as_the_last_took(m
     clock.now += 0.01
     await desk.run(partial(work, 0.01))
     assert clock.slept == pytest.approx([0.03, 0.02, heavy.MAX_REST_S - 0.04])
+
+
+async def test_much_text_is_taken_apart_in_a_thread():
+    assert await take_apart(INLINE_TEXT_BYTES, threading.get_ident) == threading.get_ident()
+    assert await take_apart(INLINE_TEXT_BYTES + 1, threading.get_ident) != threading.get_ident()

@@ -10,6 +10,7 @@ import pytest
 from serving.grpc.calls import Gate
 from serving.grpc.core_call import Answer
 from serving.grpc.express import Express
+from serving.heavy import INLINE_TEXT_BYTES
 from serving.worker import Worker
 from tests.serving.grpc.test_service import IMAGES, code_of, method, pb, request, value
 
@@ -90,6 +91,8 @@ async def test_what_is_not_ordinary_is_left_to_the_event_loop_uncounted(
 async def test_a_busy_model_a_late_call_and_a_closed_gate_are_left_too(worker: Worker, express: Express, gate: Gate):
     message, batcher = request().SerializeToString(), worker.catalogue.get().batcher
     assert express.answer(b"\x0a", [], None) is None
+    long = request(id="x" * INLINE_TEXT_BYTES).SerializeToString()
+    assert express.answer(long, [], None) is None
     assert express.answer(message, [], 0.0) is None
     assert express.answer(message, [], 1.0) is not None
     for name, state in (("_busy", True), ("singly", False)):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from serving.errors import InvalidInput, Unsupported
+from serving.grpc import messages
 from serving.grpc.messages import read_request, write_response
 from serving.grpc.stubs import inference_pb2 as pb
 from serving.protocol.messages import InferenceResponse, OutputTensor
@@ -36,6 +37,18 @@ def test_case_e05_raw_and_typed_tensors_are_the_same_images():
         request(tensor("FP16"), raw=((IMAGES / 255).astype(np.float16).tobytes(),)),
     ):
         assert np.array_equal(read_request(made, MAX_IMAGES).content, IMAGES)
+
+
+def test_values_count_as_text_and_many_of_them_are_read_in_pieces(monkeypatch: pytest.MonkeyPatch):
+    given = []
+    monkeypatch.setattr(messages, "PIECE_VALUES", 1000)
+    monkeypatch.setattr(messages, "give_way", lambda: given.append(1))
+    made = request(tensor(uint_contents=IMAGES.ravel()))
+    assert messages.text_bytes(made) == IMAGES.size
+    assert messages.text_bytes(request(tensor(), raw=(IMAGES.tobytes(),))) == 0
+    assert messages.text_bytes(request()) == 0
+    assert np.array_equal(read_request(made, MAX_IMAGES).content, IMAGES)
+    assert len(given) == 2
 
 
 def test_case_e05_raw_and_typed_together_are_refused():

@@ -1,6 +1,5 @@
 import asyncio
 import random
-import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from serving.errors import InvalidInput, QueueFull, TooLarge
 from serving.http import pictures, v2_messages
-from serving.http.bodies import INLINE_TEXT_BYTES, BodyReader, take_apart
+from serving.http.bodies import BodyReader
 from serving.http.errors import BodyTimeout, CutOff
 from serving.settings import Settings
 from tests.serving.http.app import App
@@ -130,11 +129,6 @@ async def test_a_large_body_in_any_parts_is_put_together_as_it_was():
         parts = [chunk(whole[start : start + part]) for start in range(0, len(whole), part)]
         bodies = reader(max_bytes=len(whole), timeout_s=5.0, max_pending_bytes=10 * len(whole))
         assert await bodies.read(request(receive_from(*parts, chunk(b"", more=False)))) == whole
-
-
-async def test_much_text_is_taken_apart_in_a_thread():
-    assert await take_apart(INLINE_TEXT_BYTES, threading.get_ident) == threading.get_ident()
-    assert await take_apart(INLINE_TEXT_BYTES + 1, threading.get_ident) != threading.get_ident()
 
 
 @pytest.mark.parametrize(
