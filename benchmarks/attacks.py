@@ -193,6 +193,7 @@ KINDS: dict[str, tuple[int, Callable[[], Attack]]] = {
     "WebP of 24 megapixels": (8, lambda: posting(picture("RGBA", "WEBP", 4900, lossless=True))),
     "JSON at the limit": (4, lambda: posting(json_pixels(2048))),
     "JSON of a megabyte": (4, lambda: posting(json_pixels(640))),
+    "JSON of numbers and texts": (4, lambda: posting(b'{"pixels":[' + b'1,"a",' * 700_000 + b"1]}")),
     "a tensor as JSON": (4, lambda: posting(tensor(2048, data=[7] * PIXELS), INFER)),
     "a binary tensor": (4, lambda: posting(BINARY + bytes(PIXELS), INFER, f"{JSON_BYTES}: {len(BINARY)}")),
     "JSON beyond it": (4, lambda: posting(b'{"pixels": [' + b"[]," * 5_000_000 + b"[]]}")),
