@@ -80,11 +80,12 @@ class Health:
         """Answer at once, and again at each change."""
         last = None
         while True:
-            changed = self._changed
+            # As they are now: while an answer is on its way they may change.
+            changed, closed = self._changed, self._closed
             status = self._status(request.service)
             if status != last:
                 yield Response(status=status)
                 last = status
-            if self._closed:
+            if closed:
                 return
             await changed.wait()

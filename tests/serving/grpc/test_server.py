@@ -10,6 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from serving.closing import SETTLE_S
+from serving.grpc.health import Health
 from serving.grpc.server import GrpcServer
 from serving.grpc.service import InferenceService
 from serving.worker import Worker
@@ -58,6 +59,14 @@ async def test_every_watcher_is_told_of_a_change_though_another_leaves(worker: W
     await asyncio.sleep(0.05)
     worker.catalogue.drain()
     assert (await asyncio.wait_for(stays.read(), 5)).status == Response.NOT_SERVING
+
+
+async def test_a_watcher_is_told_of_a_stop_that_begins_while_an_answer_is_on_its_way(worker: Worker):
+    health = Health(worker.catalogue, [])
+    watch = health.watch(Request(), None)
+    assert (await anext(watch)).status == Response.SERVING
+    health.close()
+    assert [answer.status async for answer in watch] == [Response.NOT_SERVING]
 
 
 async def test_a_watcher_does_not_hold_up_the_stop(worker: Worker, channel: grpc.aio.Channel):
