@@ -9,7 +9,7 @@ from typing import Any
 
 from serving.errors import InvalidInput
 from serving.grpc.stubs import inference_pb2 as pb
-from serving.heavy import give_way
+from serving.heavy import pieces
 from serving.protocol import outputs
 from serving.protocol.messages import Images, InferenceRequest, InferenceResponse, OutputTensor, TensorHeader
 from serving.protocol.parameters import read_timeout
@@ -83,13 +83,9 @@ def _read_contents(header: TensorHeader, contents: pb.InferTensorContents, fille
 
 
 def _read_values(field: Sequence[Any]) -> list[Any]:
-    """Return a list in pieces between which others have the interpreter."""
-    if len(field) <= PIECE_VALUES:
-        return list(field)
     values: list[Any] = []
-    for start in range(0, len(field), PIECE_VALUES):
-        values += field[start : start + PIECE_VALUES]
-        give_way()
+    for piece in pieces(field, PIECE_VALUES):
+        values += piece
     return values
 
 

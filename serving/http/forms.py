@@ -10,7 +10,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from serving.errors import InvalidInput, TooLarge
-from serving.heavy import give_way
+from serving.heavy import pieces
 
 # RFC 2046, section 5.1.1: up to 70 of these characters.
 BOUNDARY = re.compile(rb"--([0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-])\r?\n")
@@ -88,9 +88,8 @@ def read_form(body: bytes, boundary: bytes, max_parts: int, max_header_bytes: in
     callbacks = collector.callbacks() | {"on_end": lambda: ended.append(True)}
     try:
         parser = MultipartParser(boundary, callbacks, max_header_size=max_header_bytes)  # type: ignore[arg-type]
-        for start in range(0, len(body), PIECE_BYTES):
-            parser.write(body[start : start + PIECE_BYTES])
-            give_way()
+        for piece in pieces(body, PIECE_BYTES):
+            parser.write(piece)
         parser.finalize()
     except FormParserError as error:
         raise InvalidInput(f"the multipart body is malformed: {error}") from error

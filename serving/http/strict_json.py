@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 
 from serving.errors import InvalidInput, TooLarge
-from serving.heavy import PIECE_BYTES
+from serving.heavy import PIECE_BYTES, pieces
 from serving.http import json_pieces
 from serving.limits import CONTAINER_VALUES, Limits
 
@@ -109,8 +109,7 @@ def _count_strings(value: Any) -> int:
         return len(value) + sum(map(_count_strings, value.values()))
     if isinstance(value, list) and value:
         if isinstance(value[0], str):
-            pieces = (value[start : start + FEW_VALUES] for start in range(0, len(value), FEW_VALUES))
-            return sum(list(map(type, piece)).count(str) for piece in pieces)
+            return sum(list(map(type, piece)).count(str) for piece in pieces(value, FEW_VALUES))
         if isinstance(value[0], dict):
             return sum(map(_count_strings, value))
     return 0

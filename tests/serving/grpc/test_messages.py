@@ -3,6 +3,7 @@ import struct
 import numpy as np
 import pytest
 
+from serving import heavy
 from serving.errors import InvalidInput, Unsupported
 from serving.grpc import messages
 from serving.grpc.messages import read_request, write_response
@@ -42,7 +43,7 @@ def test_case_e05_raw_and_typed_tensors_are_the_same_images():
 def test_values_count_as_text_and_many_of_them_are_read_in_pieces(monkeypatch: pytest.MonkeyPatch):
     given = []
     monkeypatch.setattr(messages, "PIECE_VALUES", 1000)
-    monkeypatch.setattr(messages, "give_way", lambda: given.append(1))
+    monkeypatch.setattr(heavy, "give_way", lambda: given.append(1))
     made = request(tensor(uint_contents=IMAGES.ravel()))
     assert messages.text_bytes(made) == IMAGES.size
     assert messages.text_bytes(request(tensor(), raw=(IMAGES.tobytes(),))) == 0

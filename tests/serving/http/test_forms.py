@@ -2,6 +2,7 @@ import random
 
 import pytest
 
+from serving import heavy
 from serving.http import forms
 from serving.http.forms import Part, read_form
 
@@ -20,7 +21,7 @@ def test_a_form_is_the_same_whole_or_in_pieces(monkeypatch: pytest.MonkeyPatch, 
     parts = [Part(f"{place}.png", chance.choice(made) + chance.randbytes(place)) for place in range(30)]
     given = []
     monkeypatch.setattr(forms, "PIECE_BYTES", size)
-    monkeypatch.setattr(forms, "give_way", lambda: given.append(1))
+    monkeypatch.setattr(heavy, "give_way", lambda: given.append(1))
     body = form_of(parts)
     assert read_form(body, b"b", 30, 1000) == parts
     assert len(given) == -(-len(body) // size)
