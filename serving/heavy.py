@@ -73,8 +73,11 @@ class Desk:
 alone = Desk().run
 
 
+async def here_or_alone(size: int, most: int, work: Callable[[], T]) -> T:
+    """Return what `work` returns, beside the event loop where there is more than `most` to do."""
+    return work() if size <= most else await alone(work)
+
+
 async def take_apart(text_bytes: int, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Return what `read` makes of its arguments, beside the event loop where it has much text to parse."""
-    if text_bytes <= INLINE_TEXT_BYTES:
-        return read(*args, **kwargs)
-    return await alone(partial(read, *args, **kwargs))
+    return await here_or_alone(text_bytes, INLINE_TEXT_BYTES, partial(read, *args, **kwargs))

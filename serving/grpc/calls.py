@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 
 from serving.errors import InvalidInput, ModelNotFound, NotReady, QueueFull, ServingError, TryLater, forget_frames
 from serving.grpc.core_call import Context
-from serving.heavy import PIECE_BYTES, alone
+from serving.heavy import PIECE_BYTES, here_or_alone
 from serving.logs import choose_request_id, request_id
 from serving.metrics import UNKNOWN, Metrics
 from serving.status import grpc_status, reason
@@ -161,7 +161,7 @@ class Metered:
 
     async def _parse(self, request: bytes) -> Any:
         try:
-            return self._read(request) if len(request) <= PIECE_BYTES else await alone(partial(self._read, request))
+            return await here_or_alone(len(request), PIECE_BYTES, partial(self._read, request))
         except DecodeError as error:
             raise InvalidInput(f"{len(request)} bytes that are no message of {self._name}") from error
 

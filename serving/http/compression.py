@@ -8,7 +8,7 @@ import zlib
 from functools import partial
 
 from serving.errors import InvalidInput, TooLarge, UnsupportedMediaType
-from serving.heavy import PIECE_BYTES, alone
+from serving.heavy import PIECE_BYTES, alone, here_or_alone
 
 # zlib's window bits: gzip's header is asked for by 16 more. RFC 9110 calls the zlib format "deflate".
 WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
@@ -81,9 +81,7 @@ def choose_encoding(accepted: str) -> str | None:
 
 async def pack(body: bytes, encoding: str) -> bytes:
     """Return the body, compressed by `encoding`, gzip or deflate."""
-    if len(body) <= INLINE_BYTES:
-        return pack_now(body, encoding)
-    return await alone(partial(pack_now, body, encoding))
+    return await here_or_alone(len(body), INLINE_BYTES, partial(pack_now, body, encoding))
 
 
 def pack_now(body: bytes, encoding: str) -> bytes:

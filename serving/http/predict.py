@@ -5,9 +5,9 @@ Must not know: how a model is run, how a picture is prepared.
 
 import base64
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 from starlette.requests import Request
@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from serving.catalogue import Catalogue
 from serving.errors import InvalidInput, ServingError, UnsupportedMediaType
-from serving.heavy import alone, take_apart
+from serving.heavy import here_or_alone, take_apart
 from serving.http.bodies import BodyReader
 from serving.http.errors import json_response
 from serving.http.pictures import Item, read_items, text_bytes
@@ -31,8 +31,6 @@ PARAMETERS = {"model", "version", "include"}
 
 # The answer of more takes above a millisecond, and that of 2048 forty: then it is made beside the event loop.
 INLINE_ITEMS = 64
-
-T = TypeVar("T")
 
 
 class PredictEndpoint:
@@ -69,15 +67,11 @@ class PredictEndpoint:
         prepared = [result for result in results if isinstance(result, Prepared)]
         predictions = await predictor.predict(prepared, deadline)
         describing = partial(describe, predictor, items, results, predictions, include_input="include" in query)
-        return await _here_or_alone(len(items), lambda: json_response(describing(), _status(results)))
+        return await here_or_alone(len(items), INLINE_ITEMS, lambda: json_response(describing(), _status(results)))
 
     async def _prepare(self, items: Sequence[Item], deadline: float) -> list[Prepared | ServingError]:
         decoded = await self._preparer.prepare(encoded(items), deadline)
-        return await _here_or_alone(len(items), lambda: complete(items, decoded))
-
-
-async def _here_or_alone(items: int, work: Callable[[], T]) -> T:
-    return work() if items <= INLINE_ITEMS else await alone(work)
+        return await here_or_alone(len(items), INLINE_ITEMS, lambda: complete(items, decoded))
 
 
 def encoded(items: Sequence[Item]) -> list[bytes]:

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from serving.errors import InvalidInput, NotReady, ServingError, TooLarge
-from serving.heavy import alone
+from serving.heavy import here_or_alone
 from serving.manifest import Manifest
 from serving.protocol import outputs
 from serving.protocol.messages import Images, InferenceRequest, InferenceResponse
@@ -96,8 +96,7 @@ class Inference:
         images = await self._read_pictures(content, deadline) if isinstance(content, list) else content
         result = await model.infer(images, deadline)
         texts = len(images) * sum(output.classes for output in request.outputs)
-        respond = partial(_respond, model, request, result)
-        return respond() if texts <= INLINE_TEXTS else await alone(respond)
+        return await here_or_alone(texts, INLINE_TEXTS, partial(_respond, model, request, result))
 
     async def _read_pictures(self, pictures: list[bytes], deadline: float) -> Images:
         prepared = await self._prepare(pictures, deadline)
