@@ -81,7 +81,7 @@ def _cut(body: bytes, start: int) -> tuple[bytes, bytes]:
     size = PIECE_BYTES
     while True:
         piece = body[start : start + size]
-        outside = _blank_texts(piece)
+        outside = blank_texts(piece)
         if start + size >= len(body):
             return piece, outside
         end = outside.rfind(b",")
@@ -98,7 +98,7 @@ def _unpaired(outside: bytes) -> bytes:
     return brackets
 
 
-def _blank_texts(piece: bytes) -> bytes:
+def blank_texts(piece: bytes) -> bytes:
     """Return as many bytes, with spaces for what stands in texts and for the quotes that begin them."""
     if b'"' not in piece:
         return piece

@@ -4,7 +4,6 @@ Must not know: what a body means.
 """
 
 import json
-import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,10 +13,6 @@ from serving.errors import InvalidInput, TooLarge
 from serving.heavy import PIECE_BYTES, pieces
 from serving.http import json_pieces
 from serving.limits import CONTAINER_VALUES, Limits
-
-# A string without escapes; one that does not end reaches to the end of the body, so that the search takes linear time.
-STRING = re.compile(rb'"[^"]*(?:"|\Z)')
-NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 # A body of this size cannot hold so many values that they matter.
 SMALL_BYTES = 65_536
@@ -93,8 +88,7 @@ def _count(body: bytes, text: bytes) -> int:
 
 
 def _check_depth(body: bytes, limit: int) -> None:
-    outside = STRING.sub(b"", body.replace(rb"\\", b"").replace(b'\\"', b""))
-    brackets = outside.translate(None, NO_BRACKETS)
+    brackets = json_pieces.blank_texts(body).translate(None, json_pieces.NO_BRACKETS)
     # The codes of [ and { have the second bit set, those of ] and } do not.
     steps = (np.frombuffer(brackets, np.uint8) & 2).astype(np.int8) - 1
     if steps.cumsum(dtype=np.int32).max(initial=0) > limit:
