@@ -10,7 +10,6 @@ twice what may be pending.
 
 import argparse
 import asyncio
-import json
 import signal
 import statistics
 import subprocess
@@ -25,7 +24,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.attacks import KINDS, stroke
+from benchmarks.attacks import INFER, JSON_BYTES, KINDS, stroke, tensor
 from benchmarks.soak import free_ports, resident_bytes, start_server
 from serving.settings import Settings
 
@@ -37,11 +36,9 @@ MAX_GROWTH_BYTES = 2 * Settings().max_pending_bytes
 
 def requests() -> list[tuple[str, bytes, dict[str, str]]]:
     """Return path, body and headers of each ordinary request."""
-    tensor = {"name": "images", "datatype": "UINT8", "shape": [1, 28, 28], "parameters": {"binary_data_size": 784}}
-    head = json.dumps({"inputs": [tensor]}).encode()
-    length = {"inference-header-content-length": str(len(head))}
+    head = tensor(1, parameters={"binary_data_size": 784})
     return [
-        ("/v2/models/mnist-cnn/infer", head + bytes(784), length),
+        (INFER, head + bytes(784), {JSON_BYTES: str(len(head))}),
         ("/predict", stroke(28), {}),
         ("/predict", stroke(512), {}),
     ]

@@ -121,7 +121,7 @@ def json_pixels(images: int) -> bytes:
 
 
 def tensor(images: int, **how: object) -> bytes:
-    """Return the JSON of an inference request of many images."""
+    """Return the JSON of an inference request."""
     described = {"name": "images", "datatype": "UINT8", "shape": [images, 28, 28], **how}
     return json.dumps({"inputs": [described]}, separators=(",", ":")).encode()
 
@@ -129,8 +129,8 @@ def tensor(images: int, **how: object) -> bytes:
 def values(images: int) -> bytes:
     """Return a gRPC request of many images, each pixel a value of its own."""
     contents = pb.InferTensorContents(uint_contents=[7] * (images * 784))
-    tensor = {"name": "images", "datatype": "UINT8", "shape": [images, 28, 28], "contents": contents}
-    return pb.ModelInferRequest(model_name="mnist-cnn", inputs=[tensor]).SerializeToString()
+    described = {"name": "images", "datatype": "UINT8", "shape": [images, 28, 28], "contents": contents}
+    return pb.ModelInferRequest(model_name="mnist-cnn", inputs=[described]).SerializeToString()
 
 
 def call(port: int, message: bytes) -> None:
