@@ -199,8 +199,9 @@ class ModelMetrics:
         self._last_inference = tallies.gauge(metrics.last_inference.labels(model, version))
         self._digits = [metrics.predictions.labels(model, str(digit)) for digit in range(10)]
         self._confidence = metrics.confidence.labels(model)
-        self.seen: Tally[Seen] = tallies.add(self._count_predictions)
-        """What was predicted, to be counted later."""
+        # Two, so that they are written in different turns: together they took 45 us, half as long as a request.
+        self._probabilities: Tally[npt.NDArray[np.float32]] = tallies.add(self._count_predictions)
+        self._seen: Tally[Seen] = tallies.add(_compare)
         self._refused, self._model = metrics.refused, model
         self._drift = [metrics.drift.labels(model, feature) for feature in ("digits", "ink")]
 
@@ -222,16 +223,23 @@ class ModelMetrics:
         """Note that `images` are waiting now."""
         self._queue_images.note(images)
 
-    def _count_predictions(self, values: list[Seen]) -> None:
-        for drift, group in groupby(values, itemgetter(0)):
-            _, images, probabilities = (list(column) for column in zip(*group, strict=True))
-            rows = np.concatenate(probabilities)
-            digits = rows.argmax(axis=1)
-            for digit, count in enumerate(np.bincount(digits, minlength=10).tolist()):
-                if count:
-                    self._digits[digit].inc(count)
-            observe(self._confidence, rows.max(axis=1))
-            drift.add(np.concatenate(images), digits)
+    def predicted(self, drift: Drift, images: npt.NDArray[np.uint8], probabilities: npt.NDArray[np.float32]) -> None:
+        """Note what was predicted, to be counted later.
+
+        Args:
+            drift: compares the images with the training set.
+            images: uint8, shape (N, 28, 28), N >= 1.
+            probabilities: float32, shape (N, 10).
+        """
+        self._probabilities.note(probabilities)
+        self._seen.note((drift, images, probabilities))
+
+    def _count_predictions(self, values: list[npt.NDArray[np.float32]]) -> None:
+        rows = np.concatenate(values)
+        for digit, count in enumerate(np.bincount(rows.argmax(axis=1), minlength=10).tolist()):
+            if count:
+                self._digits[digit].inc(count)
+        observe(self._confidence, rows.max(axis=1))
 
     def refuse(self, reason: str, predictions: int) -> None:
         """Note a reason not to accept so many predictions; reasons are a fixed set."""
@@ -241,6 +249,12 @@ class ModelMetrics:
         """Note the stability indices of digits and ink."""
         for gauge, index in zip(self._drift, indices, strict=True):
             gauge.set(index)
+
+
+def _compare(values: list[Seen]) -> None:
+    for drift, group in groupby(values, itemgetter(0)):
+        _, images, probabilities = (list(column) for column in zip(*group, strict=True))
+        drift.add(np.concatenate(images), np.concatenate(probabilities).argmax(axis=1))
 
 
 def gather(registry: CollectorRegistry) -> CollectorRegistry:

@@ -112,7 +112,7 @@ class Predictor:
     def _note(self, images: npt.NDArray[np.uint8], outputs: Outputs, seconds: float) -> None:
         self._metrics.answered(seconds, succeeded=True)
         if len(images):
-            self._metrics.seen.note((self._drift, images, outputs.probabilities))
+            self._metrics.predicted(self._drift, images, outputs.probabilities)
 
     async def predict(self, prepared: Sequence["Prepared"], deadline: float | None = None) -> list[Prediction]:
         """Read the digits of prepared pictures, in their order.
