@@ -51,7 +51,7 @@ UNKNOWN = "unknown"
 # Images uint8 (N, 28, 28), their probabilities (N, 10), and what compares them with the training set.
 Seen: TypeAlias = tuple[Drift, npt.NDArray[np.uint8], npt.NDArray[np.float32]]
 
-# How often a worker writes what it has noted. What one that is killed answered since is not counted.
+# How long it takes until a worker has written what it has noted. What one that is killed answered since is lost.
 WRITE_S = 0.05
 
 
@@ -63,7 +63,7 @@ class Metrics:
 
     Args:
         registry: where they are collected from.
-        shared: whether there are other workers, which write what they have noted every `WRITE_S`.
+        shared: whether there are other workers, which write what they have noted within `WRITE_S`.
     """
 
     def __init__(self, registry: CollectorRegistry, *, shared: bool = False):

@@ -60,7 +60,7 @@ class Tallies:
 
     def __init__(self) -> None:
         self._tallies: list[Tally[Any]] = []
-        self._turn = 0
+        self._turn = self._rested_at = 0
         self._lock = threading.Lock()
 
     def collect(self) -> Iterable[Metric]:
@@ -78,11 +78,20 @@ class Tallies:
         """Write what one in `TURNS` tallies have noted, each time others; nothing while another thread writes."""
         if self._lock.acquire(blocking=False):
             try:
-                self._turn = (self._turn + 1) % TURNS
-                for tally in self._tallies[self._turn :: TURNS]:
+                self._turn += 1
+                for tally in self._tallies[self._turn % TURNS :: TURNS]:
                     tally.flush()
             finally:
                 self._lock.release()
+
+    def write_rest(self) -> None:
+        """Write what has been noted, unless requests have had every tally written in turn since the last call.
+
+        What was noted before a call is written at the end of the next one.
+        """
+        turns, self._rested_at = self._turn - self._rested_at, self._turn
+        if turns < TURNS:
+            self.write()
 
     def add(self, write: Callable[[list[T]], object]) -> Tally[T]:
         """Return a new tally; see `Tally`."""

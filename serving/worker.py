@@ -230,8 +230,8 @@ class Worker:
     async def _write_forever(self) -> None:
         """Write for the other workers what has been noted."""
         while True:
-            await asyncio.sleep(WRITE_S)
-            self.metrics.tallies.write()
+            await asyncio.sleep(WRITE_S / 2)
+            self.metrics.tallies.write_rest()
 
     async def _reload(self, reload: Callable[[], Awaitable[None]]) -> None:
         try:

@@ -76,6 +76,22 @@ def test_nothing_is_lost_between_threads_that_note_and_one_that_writes():
     assert written == 60_000
 
 
+def test_the_rest_is_written_unless_requests_have_had_all_written_since():
+    written: list[list[int]] = []
+    tallies = Tallies()
+    tally: Tally[int] = tallies.add(written.append)
+    tally.note(1)
+    tallies.write_rest()
+    assert written == [[1]]
+    for _ in range(TURNS):
+        tallies.write_some()
+    tally.note(2)  # after its turn
+    tallies.write_rest()
+    assert written == [[1]]
+    tallies.write_rest()
+    assert written == [[1], [2]]
+
+
 def test_those_who_write_some_do_not_wait_for_one_who_writes_all():
     begun, go_on, tallies = threading.Event(), threading.Event(), Tallies()
 
