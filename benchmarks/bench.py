@@ -134,8 +134,8 @@ class Bench:
             per_s = PEAK_SHARE * statistics.median(peaks["per_s"])
             for _ in range(self._repeats):
                 for name, server in running.items():
-                    took_s = await client.send_at_rate(server.ports.http, case.request, per_s, seconds, 64)
-                    found[name].append(sorted(1e3 * each for each in took_s))
+                    answers = await client.send_at_rate(server.ports.http, case.request, per_s, seconds, 64)
+                    found[name].append(sorted((1e3 * answers[:, 1]).tolist()))
         finally:
             for server in running.values():
                 server.stop()

@@ -2,10 +2,13 @@
 
 import asyncio
 import time
+from array import array
 from collections import deque
 from typing import Any
 
 import grpc
+import numpy as np
+import numpy.typing as npt
 
 from serving.grpc.stubs import inference_pb2 as pb
 
@@ -100,12 +103,12 @@ class Paced(Connection):
         request: head and body, as sent.
         free: connections without anything to do.
         due: when the requests were due that wait.
-        durations: gets the seconds from when each request was due.
+        answers: gets two numbers for each request: when it was due, and the seconds from then to its answer.
     """
 
-    def __init__(self, request: bytes, free: "deque[Paced]", due: deque[float], durations: list[float]):
+    def __init__(self, request: bytes, free: "deque[Paced]", due: deque[float], answers: "array[float]"):
         super().__init__(request)
-        self._free, self._due, self._durations, self._since = free, due, durations, 0.0
+        self._free, self._due, self._answers, self._since = free, due, answers, 0.0
 
     def begin(self, since: float) -> None:
         """Send a request that was due at a time."""
@@ -114,7 +117,7 @@ class Paced(Connection):
 
     def answered(self) -> None:
         """Note the time, and take what waits."""
-        self._durations.append(time.perf_counter() - self._since)
+        self._answers.extend((self._since, time.perf_counter() - self._since))
         if self._due:
             self.begin(self._due.popleft())
         else:
@@ -150,12 +153,19 @@ async def send_http(port: int, request: bytes, count: int, connections: int) -> 
     return durations
 
 
-async def send_at_rate(port: int, request: bytes, per_s: float, seconds: float, connections: int) -> list[float]:
-    """Send requests at a constant rate, whatever has been answered, and return the seconds of each."""
-    free, due, durations = deque[Paced](), deque[float](), list[float]()
+async def send_at_rate(
+    port: int, request: bytes, per_s: float, seconds: float, connections: int
+) -> npt.NDArray[np.float64]:
+    """Send requests at a constant rate, whatever has been answered.
+
+    Returns:
+        float64 (N, 2), in the order of the answers: when each request was due, on `time.perf_counter`, and the seconds
+        from then to its answer.
+    """
+    free, due, answers = deque[Paced](), deque[float](), array("d")
     loop = asyncio.get_running_loop()
     for _ in range(connections):
-        made = await loop.create_connection(lambda: Paced(request, free, due, durations), "127.0.0.1", port)
+        made = await loop.create_connection(lambda: Paced(request, free, due, answers), "127.0.0.1", port)
         free.append(made[1])
     everyone = list(free)
     started, count = time.perf_counter(), round(per_s * seconds)
@@ -168,11 +178,11 @@ async def send_at_rate(port: int, request: bytes, per_s: float, seconds: float, 
             free.popleft().begin(since)
         else:
             due.append(since)
-    while len(durations) < count:
+    while len(answers) < 2 * count:
         await asyncio.sleep(0)
     for connection in everyone:
         connection.close()
-    return durations
+    return np.frombuffer(answers).reshape(-1, 2)
 
 
 async def send_grpc(port: int, request: pb.ModelInferRequest, count: int, connections: int) -> list[float]:
