@@ -81,7 +81,8 @@ def read_form(body: bytes, boundary: bytes, max_parts: int, max_header_bytes: in
         TooLarge: more than `max_parts` parts.
     """
     # The parser takes a microsecond for each step; this, for 30,000 parts, one in all.
-    if body.count(b"\n--" + boundary) > max_parts:
+    # From the first boundary on, before which empty lines may stand: each further one ends a part.
+    if body.count(b"\n--" + boundary, max(body.find(b"--" + boundary), 0)) > max_parts:
         raise TooLarge(f"more than {max_parts} parts")
     collector = _Collector(max_parts)
     ended = []

@@ -3,6 +3,7 @@ import random
 import pytest
 
 from serving import heavy
+from serving.errors import TooLarge
 from serving.http import forms
 from serving.http.forms import Part, read_form
 
@@ -25,3 +26,11 @@ def test_a_form_is_the_same_whole_or_in_pieces(monkeypatch: pytest.MonkeyPatch, 
     body = form_of(parts)
     assert read_form(body, b"b", 30, 1000) == parts
     assert len(given) == -(-len(body) // size)
+
+
+@pytest.mark.parametrize("before", [b"", b"\r\n", b"\r\n\r\n"])
+def test_as_many_parts_as_are_allowed_are_read_whatever_empty_lines_come_first(before: bytes):
+    parts = [Part("a.png", b"one"), Part("b.png", b"two")]
+    assert read_form(before + form_of(parts), b"b", 2, 1000) == parts
+    with pytest.raises(TooLarge, match="more than 1 parts"):
+        read_form(before + form_of(parts), b"b", 1, 1000)
