@@ -90,6 +90,8 @@ class Watchers:
 
     def __enter__(self) -> "Watchers":
         for core, path in self._files.items():
+            # Else a watcher that could not begin would leave what an earlier one has noted.
+            path.unlink(missing_ok=True)
             self._running.append(subprocess.Popen([sys.executable, __file__, str(core), str(path)]))
         time.sleep(0.5)
         return self
