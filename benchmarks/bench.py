@@ -53,6 +53,14 @@ async def measure(server: Server, case: Case, requests: int, connections: int, f
     figures["p50_ms"].append(statistics.median(await case.send(server.ports, count // 8, 1)) * 1e3)
 
 
+async def find_peak(server: Server, case: Case, requests: int, connections: int) -> float:
+    """Return the requests per second of connections that always have one under way: the median of three runs."""
+    figures: Figures = defaultdict(list)
+    for _ in range(3):
+        await measure(server, case, requests, connections, figures)
+    return statistics.median(figures["per_s"])
+
+
 class Bench:
     """The measurements.
 
@@ -128,10 +136,7 @@ class Bench:
         running = {"ours": servers.start_ours(self._folder), "the floor": servers.start_floor(self._folder)}
         found: dict[str, list[list[float]]] = defaultdict(list)
         try:
-            peaks: Figures = defaultdict(list)
-            for _ in range(3):
-                await measure(running["ours"], case, self._requests * 2, self._connections, peaks)
-            per_s = PEAK_SHARE * statistics.median(peaks["per_s"])
+            per_s = PEAK_SHARE * await find_peak(running["ours"], case, self._requests * 2, self._connections)
             for _ in range(self._repeats):
                 for name, server in running.items():
                     answers = await client.send_at_rate(server.ports.http, case.request, per_s, seconds, 64)

@@ -101,7 +101,8 @@ class Server:
 
         A supervisor is left where it is: it waits without sleep for workers that end, and would keep them from it.
         """
-        for process in self._processes() - {psutil.Process(self._process.pid)} or self._processes():
+        first = psutil.Process(self._process.pid)
+        for process in first.children(recursive=True) or [first]:
             for task in Path(f"/proc/{process.pid}/task").iterdir():
                 os.sched_setaffinity(int(task.name), {core})
                 os.sched_setscheduler(int(task.name), os.SCHED_FIFO, os.sched_param(priority))

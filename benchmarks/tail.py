@@ -13,7 +13,6 @@ import contextlib
 import gc
 import os
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,10 +23,9 @@ import uvloop
 
 from benchmarks import disturbances, servers
 from benchmarks import serving_client as client
-from benchmarks.bench import PEAK_SHARE, row
-from benchmarks.cases import Case, binary_v2, test_images, write
+from benchmarks.bench import PEAK_SHARE, find_peak, row
+from benchmarks.cases import binary_v2, test_images, write
 from benchmarks.disturbances import PRIORITY, Watchers
-from benchmarks.servers import Server
 
 SERVERS_CORE, CLIENTS_CORE = 0, 1
 CONNECTIONS = 32
@@ -62,17 +60,6 @@ def in_front() -> Iterator[None]:
     finally:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         gc.enable()
-
-
-async def find_peak(server: Server, case: Case, requests: int) -> float:
-    """Return the requests per second of connections that always have one under way: the median of three runs."""
-    found = []
-    for _ in range(3):
-        with in_front():
-            started = time.perf_counter()
-            await case.send(server.ports, requests, CONNECTIONS)
-            found.append(requests / (time.perf_counter() - started))
-    return float(np.median(found))
 
 
 class Tail:
@@ -119,8 +106,8 @@ async def measure(turns: int, seconds: float, requests: int, folder: Path) -> tu
     try:
         for server in running.values():
             server.put_in_front(SERVERS_CORE, PRIORITY)
-        with Watchers((SERVERS_CORE, CLIENTS_CORE), folder):
-            per_s = PEAK_SHARE * await find_peak(running[OURS], case, requests)
+        with Watchers((SERVERS_CORE, CLIENTS_CORE), folder), in_front():
+            per_s = PEAK_SHARE * await find_peak(running[OURS], case, requests, CONNECTIONS)
         for _ in range(turns):
             for name, server in running.items():
                 lasting_s = seconds if name == OURS else FLOOR_SHARE * seconds
