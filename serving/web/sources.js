@@ -77,13 +77,16 @@ export class Sources {
   #connectCamera() {
     const button = byId("camera");
     button.hidden = !navigator.mediaDevices?.getUserMedia;
-    const [dialog, view] = [byId("camera-dialog"), byId("camera-view")];
+    const [dialog, view, take] = [byId("camera-dialog"), byId("camera-view"), byId("camera-take")];
     button.addEventListener("click", () => this.#openCamera(dialog, view));
     byId("camera-close").addEventListener("click", () => dialog.close());
-    byId("camera-take").addEventListener("click", () => this.#takePicture(dialog, view));
+    take.addEventListener("click", () => this.#takePicture(dialog, view));
+    // A camera takes its time, and before its first picture there is nothing to take.
+    view.addEventListener("loadeddata", () => { take.disabled = false; });
     dialog.addEventListener("close", () => {
       for (const track of view.srcObject?.getTracks() ?? []) track.stop();
       view.srcObject = null;
+      take.disabled = true;
     });
   }
 
@@ -96,11 +99,10 @@ export class Sources {
       return;
     }
     dialog.showModal();
-    await view.play();
+    await view.play().catch(() => {}); // closed before it began
   }
 
   async #takePicture(dialog, view) {
-    if (!view.videoWidth) return;
     const canvas = new OffscreenCanvas(view.videoWidth, view.videoHeight);
     canvas.getContext("2d").drawImage(view, 0, 0);
     const blob = await canvas.convertToBlob({ type: "image/jpeg", quality: 0.92 });

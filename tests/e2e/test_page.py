@@ -206,12 +206,44 @@ def test_a_picture_is_taken_by_camera(open_sheet: Callable[..., Sheet]):
     sheet.page.locator("#camera").click()
     view = sheet.page.locator("#camera-view")
     expect(view).to_be_visible()
-    expect(view).to_have_js_property("paused", False)
     sheet.page.locator("#camera-take").click()
     expect(sheet.page.locator("#source")).to_contain_text("from the camera")
     expect(sheet.page.locator("#camera-dialog")).to_be_hidden()
     assert view.evaluate("view => view.srcObject") is None
     expect(sheet.card(DEFAULT).locator(".time")).to_contain_text("Answered in")
+
+
+# A camera without a picture until `window.showPicture()`.
+SLOW_CAMERA = """
+  const stream = new MediaStream();
+  navigator.mediaDevices.getUserMedia = async () => stream;
+  window.showPicture = () => {
+    const canvas = Object.assign(document.createElement("canvas"), { width: 64, height: 64 });
+    canvas.getContext("2d").fillRect(0, 0, 64, 64);
+    stream.addTrack(canvas.captureStream().getTracks()[0]);
+  };
+"""
+
+
+def test_a_camera_that_shows_nothing_yet_cannot_be_pressed(open_sheet: Callable[..., Sheet]):
+    sheet = open_sheet()
+    sheet.page.add_init_script(SLOW_CAMERA)
+    sheet.open().page.locator("#camera").click()
+    take = sheet.page.locator("#camera-take")
+    expect(take).to_be_visible()
+    expect(take).to_be_disabled()
+    sheet.page.evaluate("showPicture()")
+    take.click()
+    expect(sheet.page.locator("#source")).to_contain_text("from the camera")
+
+
+def test_a_camera_may_be_closed_before_it_shows_anything(open_sheet: Callable[..., Sheet]):
+    sheet = open_sheet()
+    sheet.page.add_init_script(SLOW_CAMERA)
+    sheet.open().page.locator("#camera").click()
+    sheet.page.locator("#camera-close").click()
+    expect(sheet.page.locator("#camera-dialog")).to_be_hidden()
+    assert sheet.page.locator("#camera-view").evaluate("view => view.srcObject") is None
 
 
 def test_networks_answer_side_by_side_and_the_choice_is_kept(sheet: Sheet):
