@@ -1,4 +1,5 @@
 import argparse
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from training.commands import train_all
 from training.commands.compare import register
 from training.mnist import Mnist
 from training.publish import publish
-from training.recipe import Recipe
+from training.recipe import Recipe, find
 
 
 def checkpoint(seed: int = 1, accuracy: float = 0.1) -> Checkpoint:
@@ -73,7 +74,7 @@ def test_speed_counts_images_per_second(models: Path) -> None:
 
 
 def test_the_plan_makes_every_recipe() -> None:
-    from training.recipe import RECIPES, find
+    from training.recipe import RECIPES
 
     planned = {find(architecture, recipe) for architecture, recipe, _ in train_all.PLAN}
     assert planned == set(RECIPES)
@@ -88,7 +89,7 @@ def test_the_seed_that_validation_likes_best_is_published_the_first_of_equals(tm
     assert train_all.best_of(paths) == paths[1]
 
 
-def test_every_seed_is_trained_then_the_best_published_and_a_failure_stops(
+def test_everything_is_trained_then_the_best_published_and_a_failure_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands: list[list[str]] = []
@@ -98,26 +99,30 @@ def test_every_seed_is_trained_then_the_best_published_and_a_failure_stops(
         commands.append(arguments)
         if arguments[0] == "train":
             seed = int(arguments[arguments.index("--seed") + 1])
-            made = checkpoint(seed, seed / 10)
+            made = replace(checkpoint(seed, seed / 10), recipe=find(arguments[1], "seed"))
             save(made, path_of(tmp_path, made.recipe, seed))
         return 3 if arguments[0] == failing else 0
 
     monkeypatch.setattr(train_all, "_command", run)
-    monkeypatch.setattr(train_all, "PLAN", (("mnist-cnn", "seed", (1, 2)),))
+    monkeypatch.setattr(train_all, "PLAN", (("mnist-cnn", "seed", (1, 2)), ("mnist-lenet5", "seed", (1,))))
     monkeypatch.setattr("training.commands.fetch_data.run", lambda _: 0)
     parser = argparse.ArgumentParser()
     train_all.register(parser.add_subparsers())
     line = ["train-all", "--jobs", "1", "--output", str(tmp_path), "--models", str(tmp_path), "--data", str(tmp_path)]
     arguments = parser.parse_args(line)
     assert arguments.run(arguments) == 0
-    assert [command[0] for command in commands] == ["train", "train", "publish"]
-    assert "seed2" in commands[-1][1]
+    assert [command[:2] for command in commands[:3]] == [
+        ["train", name] for name in ("mnist-cnn", "mnist-cnn", "mnist-lenet5")
+    ]
+    assert [command[0] for command in commands[3:]] == ["publish", "publish"]
+    assert "mnist-cnn-seed-seed2" in commands[3][1]
+    assert "mnist-lenet5-seed-seed1" in commands[4][1]
     assert all("--resume" not in command for command in commands)
 
     commands.clear()
     failing = "train"
     assert arguments.run(arguments) == 3
-    assert [command[0] for command in commands] == ["train", "train"]
+    assert {command[0] for command in commands} == {"train"}
     assert all("--resume" in command for command in commands)
 
 

@@ -6,13 +6,17 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-# In the order of versions.
+if TYPE_CHECKING:
+    from training.recipe import Recipe
+
+# The longest first, so that no core waits for it alone; of one architecture in the order of versions.
 PLAN = (
+    ("mnist-resnet", "best", (1, 2, 3)),
     ("mnist-mlp", "seed", (1,)),
     ("mnist-cnn", "seed", (1,)),
     ("mnist-lenet5", "seed", (1,)),
-    ("mnist-resnet", "best", (1, 2, 3)),
     ("mnist-mlp", "best", (1,)),
     ("mnist-cnn", "best", (1,)),
     ("mnist-lenet5", "best", (1,)),
@@ -32,34 +36,35 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(arguments: argparse.Namespace) -> int:
     """Fetch, train what is not trained yet, and publish of each recipe the seed that validation likes best.
 
-    Return the code of the first step that failed.
+    Return the code of the first step that failed; nothing is published before everything is trained.
     """
+    from training.checkpoint import path_of
     from training.commands import fetch_data
+    from training.recipe import find
 
     if code := fetch_data.run(arguments):
         return code
-    for architecture, recipe, seeds in PLAN:
-        if code := _make(arguments, architecture, recipe, seeds):
+    plan = [(find(architecture, recipe), seeds) for architecture, recipe, seeds in PLAN]
+    runs = [(recipe, seed) for recipe, seeds in plan for seed in seeds]
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        for code in pool.map(lambda run: _train(arguments, *run), runs):
+            if code:
+                pool.shutdown(cancel_futures=True)
+                return code
+    for recipe, seeds in plan:
+        best = best_of([path_of(arguments.output, recipe, seed) for seed in seeds])
+        if code := _command(["publish", str(best), "--models", str(arguments.models), "--data", str(arguments.data)]):
             return code
     return 0
 
 
-def _make(arguments: argparse.Namespace, architecture: str, recipe: str, seeds: Sequence[int]) -> int:
-    """Train one recipe at each seed and publish the best."""
+def _train(arguments: argparse.Namespace, recipe: "Recipe", seed: int) -> int:
+    """Train a recipe at one seed, or go on with what there is of it; return the exit code."""
     from training.checkpoint import path_of
-    from training.recipe import find
 
-    paths = [path_of(arguments.output, find(architecture, recipe), seed) for seed in seeds]
+    resume = ["--resume"] * path_of(arguments.output, recipe, seed).exists()
     folders = ["--data", str(arguments.data), "--output", str(arguments.output)]
-    lines = [
-        ["train", architecture, "--recipe", recipe, "--seed", str(seed), *folders, *(["--resume"] * path.exists())]
-        for seed, path in zip(seeds, paths, strict=True)
-    ]
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        codes = list(pool.map(_command, lines))
-    if any(codes):
-        return next(filter(None, codes))
-    return _command(["publish", str(best_of(paths)), "--models", str(arguments.models), *folders[:2]])
+    return _command(["train", recipe.architecture, "--recipe", recipe.name, "--seed", str(seed), *folders, *resume])
 
 
 def best_of(paths: Sequence[Path]) -> Path:
