@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -31,10 +32,15 @@ TIMEOUT_S, WATCHDOG_S = 1.0, 3.0
 
 
 @pytest.fixture(scope="module")
-def server(start: Start, models: Path) -> Server:
+def start_slow(start: Start, models: Path) -> Start:
+    """Return a function that starts a server with a slow model."""
     write_slow_model(models, "slow")
-    timeouts = {"MNIST_REQUEST_TIMEOUT_S": str(TIMEOUT_S), "MNIST_WATCHDOG_S": str(WATCHDOG_S)}
-    return start(MNIST_MAX_BATCH_SIZE="4", **timeouts).wait_ready()
+    return partial(start, MNIST_MAX_BATCH_SIZE="4", MNIST_REQUEST_TIMEOUT_S=str(TIMEOUT_S))
+
+
+@pytest.fixture(scope="module")
+def server(start_slow: Start) -> Server:
+    return start_slow().wait_ready()
 
 
 def ask(server: Server, speed: int = 0, model: str = "slow") -> int:
@@ -70,7 +76,8 @@ def test_a_slow_model_is_answered_in_time_and_health_goes_on(server: Server, rec
 
 
 @pytest.mark.fault
-def test_a_model_that_never_comes_back_is_ended_with_its_worker(server: Server, record_property: Record):
+def test_a_model_that_never_comes_back_is_ended_with_its_worker(start_slow: Start, record_property: Record):
+    server = start_slow(MNIST_WATCHDOG_S=str(WATCHDOG_S)).wait_ready()
     (worker,) = server.worker_pids()
     assert ask(server, STUCK) == 504
     assert server.get("/livez").status_code == 200
