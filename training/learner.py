@@ -127,7 +127,7 @@ class Learner:
     def _set_rate(self, step: int) -> None:
         """Set the learning rate for one step of the run, counted from 0."""
         if self.recipe.schedule == "one-cycle":
-            share = one_cycle(step, self.batches * self.recipe.epochs, self.recipe.warm_up)
+            share = one_cycle(step, self.batches * self.recipe.epochs, self.recipe.warm_up, self.recipe.final_rate)
             for weights in self.optimizer.param_groups:
                 weights["lr"] = self.recipe.learning_rate * share
 

@@ -5,17 +5,15 @@ Must not know: optimizers.
 
 import math
 
-# The last steps are this share of the longest: small enough to settle, not so small that they do nothing.
-FINAL_SHARE = 0.001
 
-
-def one_cycle(step: int, steps: int, warm_up: float) -> float:
+def one_cycle(step: int, steps: int, warm_up: float, final: float) -> float:
     """Return the share of the full learning rate for one step: up in a straight line, then down along a cosine.
 
     Args:
         step: 0 to `steps` - 1.
         steps: of the whole run, at least 1.
         warm_up: share of the run, in [0, 1), during which the rate rises.
+        final: the last step's share, in [0, 1].
 
     Source: Smith, Topin 2018 ("super-convergence"), with the cosine of Loshchilov, Hutter 2017.
     """
@@ -23,4 +21,4 @@ def one_cycle(step: int, steps: int, warm_up: float) -> float:
     if step < rising:
         return (step + 1) / (rising + 1)
     progress = (step - rising) / max(steps - rising, 1)
-    return FINAL_SHARE + (1 - FINAL_SHARE) * 0.5 * (1 + math.cos(math.pi * progress))
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
