@@ -6,6 +6,11 @@ async function shown(blob) {
   return createImageBitmap(blob).catch(() => null);
 }
 
+function release(view) {
+  for (const track of view.srcObject?.getTracks() ?? []) track.stop();
+  view.srcObject = null;
+}
+
 const pictureOf = (files) => [...files].find((file) => file.type.startsWith("image/")) ?? files[0];
 
 export class Sources {
@@ -83,21 +88,21 @@ export class Sources {
     take.addEventListener("click", () => this.#takePicture(dialog, view));
     // A camera takes its time, and before its first picture there is nothing to take.
     view.addEventListener("loadeddata", () => { take.disabled = false; });
-    dialog.addEventListener("close", () => {
-      for (const track of view.srcObject?.getTracks() ?? []) track.stop();
-      view.srcObject = null;
-      take.disabled = true;
-    });
+    view.addEventListener("emptied", () => { take.disabled = true; });
+    dialog.addEventListener("close", () => release(view));
   }
 
   async #openCamera(dialog, view) {
+    let stream;
     try {
-      view.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+      stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
     } catch (error) {
       const missing = error.name === "NotFoundError";
       this.say(missing ? "No camera was found." : "The browser did not let the page use the camera.");
       return;
     }
+    release(view); // the button may have been pressed twice
+    view.srcObject = stream;
     dialog.showModal();
     await view.play().catch(() => {}); // closed before it began
   }

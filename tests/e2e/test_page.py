@@ -235,6 +235,7 @@ def test_a_camera_that_shows_nothing_yet_cannot_be_pressed(open_sheet: Callable[
     sheet.page.evaluate("showPicture()")
     take.click()
     expect(sheet.page.locator("#source")).to_contain_text("from the camera")
+    expect(take).to_be_disabled()
 
 
 def test_a_camera_may_be_closed_before_it_shows_anything(open_sheet: Callable[..., Sheet]):
@@ -244,6 +245,27 @@ def test_a_camera_may_be_closed_before_it_shows_anything(open_sheet: Callable[..
     sheet.page.locator("#camera-close").click()
     expect(sheet.page.locator("#camera-dialog")).to_be_hidden()
     assert sheet.page.locator("#camera-view").evaluate("view => view.srcObject") is None
+
+
+MANY_CAMERAS = """
+  const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+  window.tracks = [];
+  navigator.mediaDevices.getUserMedia = async (...what) => {
+    const stream = await ask(...what);
+    tracks.push(...stream.getTracks());
+    return stream;
+  };
+"""
+
+
+def test_no_camera_goes_on_after_its_dialog_is_closed(open_sheet: Callable[..., Sheet]):
+    sheet = open_sheet(permissions=["camera"])
+    sheet.page.add_init_script(MANY_CAMERAS)
+    sheet.open().page.evaluate("for (const press of [1, 2]) document.getElementById('camera').click()")
+    expect(sheet.page.locator("#camera-take")).to_be_enabled()
+    settle_on(sheet, lambda: sheet.page.evaluate("tracks.length"), 2, 10)
+    sheet.page.locator("#camera-close").click()
+    settle_on(sheet, lambda: sheet.page.evaluate("tracks.map((track) => track.readyState)"), ["ended"] * 2, 10)
 
 
 def test_networks_answer_side_by_side_and_the_choice_is_kept(sheet: Sheet):
