@@ -1,12 +1,13 @@
 """What every test may use; numpy only, so that the service's tests run without torch."""
 
 import os
-import socket
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+
+from tests.ports import free_ports
 
 DATA = Path(__file__).parent.parent / "data"
 
@@ -30,6 +31,5 @@ def test_digits() -> Digits:
 @pytest.fixture
 def free_port() -> int:
     """Return a TCP port on which nothing listens at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    (port,) = free_ports(1)
+    return port

@@ -15,7 +15,8 @@ import yaml
 
 from tests.deploy.test_prometheus import check_expression, check_recorded, rules
 from tests.deploy.tools import DEPLOY, documents, program
-from tests.e2e.server import Server, free_ports, pixels, wait_until
+from tests.e2e.server import Server, pixels, wait_until
+from tests.ports import free_ports
 from tests.serving.tiny_model import write_tiny_model
 
 DASHBOARD = json.loads((DEPLOY / "grafana/dashboards/mnist-reader.json").read_text(encoding="utf-8"))

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,22 +14,12 @@ from typing import Any
 import httpx
 import psutil
 
+from tests.ports import free_ports
+
 ROOT = Path(__file__).parents[2]
 
 # From the start of the first process to readiness; 3 s on an idle machine.
 START_S = 60.0
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports on which nothing listens at the moment, all different."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 def wait_until(condition: Callable[[], Any], limit_s: float = 30.0) -> Any:

@@ -17,7 +17,8 @@ from cryptography import x509
 from serving.grpc.stubs import inference_pb2 as pb
 from tests.certificates import write_certificate
 from tests.e2e.conftest import Start
-from tests.e2e.server import ROOT, Server, free_ports, wait_until
+from tests.e2e.server import ROOT, Server, wait_until
+from tests.ports import free_ports
 
 ASK, CHANGE = {"authorization": "Bearer ask"}, {"authorization": "Bearer change"}
 PIXELS = {"pixels": [1] * 784}

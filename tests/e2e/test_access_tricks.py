@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import Start
-from tests.e2e.server import Server, free_ports, wait_until
+from tests.e2e.server import Server, wait_until
+from tests.ports import free_ports
 
 PORTS = ["port", "v2_port", "admin_port"]
 BODY = json.dumps({"pixels": [1] * 784}).encode()

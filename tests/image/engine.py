@@ -10,7 +10,8 @@ from typing import Any
 
 import httpx
 
-from tests.e2e.server import free_ports, wait_until
+from tests.e2e.server import wait_until
+from tests.ports import free_ports
 
 ENGINE, IMAGE, BASE_IMAGE, REVISION, BILL = (
     os.environ.get(name, "") for name in ("ENGINE", "IMAGE", "BASE_IMAGE", "REVISION", "BILL")

@@ -14,8 +14,8 @@ import pytest
 from tests.certificates import write_certificate
 from tests.deploy.manifests import FOLDER, environ, pod, render, render_with_access
 from tests.deploy.tools import documents
-from tests.e2e.server import free_ports
 from tests.image.engine import HARDENED, IMAGE, SCORING, Container, engine, running
+from tests.ports import free_ports
 
 SECRETS = {"tokens": "ask\nscrape\n", "admin-tokens": "change\n", "scrape-token": "scrape"}
 

@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from serving.grpc.calls import address_of
 from serving.worker import Worker
 from tests.certificates import write_certificate
-from tests.e2e.server import free_ports
+from tests.ports import free_ports
 from tests.serving.grpc.test_service import code_of, method, pb, request
 from tests.serving.v2_worker import tiny_worker
 
