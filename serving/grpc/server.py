@@ -108,12 +108,22 @@ class GrpcServer:
 
 
 def _credentials(certificate: Certificate) -> grpc.ServerCredentials:
-    """Return credentials that ask at each handshake for the certificate that is then in force."""
+    """Return credentials that ask at each handshake for the certificate that is then in force.
+
+    gRPC gets it only when it is another. It makes its TLS context anew for each that it gets, and where others shake
+    hands meanwhile it may free the context under them: with one at each handshake, clients that hung up at once ended
+    the process after some ten thousand connections.
+    """
+    given = certificate.pem
 
     def latest() -> Any:
-        return grpc.ssl_server_certificate_configuration([certificate.pem])
+        nonlocal given
+        if certificate.pem == given:
+            return None
+        given = certificate.pem
+        return grpc.ssl_server_certificate_configuration([given])
 
-    return grpc.dynamic_ssl_server_credentials(latest(), latest)
+    return grpc.dynamic_ssl_server_credentials(grpc.ssl_server_certificate_configuration([given]), latest)
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:

@@ -141,3 +141,10 @@ def test_connections_that_never_shake_hands_are_closed_in_time_and_keep_nobody_o
             wait_until(lambda held=before: psutil.Process(pid).num_fds() <= held + 5, 8)
             assert len(silent) == 100
     assert answers(server, folder)
+    # gRPC's core once died of these, and the worker with it.
+    for _ in range(300):
+        crowd = [socket.create_connection(("127.0.0.1", server.grpc_port), 10) for _ in range(100)]
+        for one in crowd:
+            one.close()
+    assert answers(server, folder)
+    assert server.worker_pids() == [pid]

@@ -98,7 +98,12 @@ async def shown(port: int, root: bytes) -> bool:
             return False
 
 
-async def test_an_encrypted_port_shows_a_new_certificate_without_a_restart(tmp_path: Path, free_port: int):
+async def test_an_encrypted_port_shows_a_new_certificate_without_a_restart(
+    tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+):
+    given: list[object] = []
+    make = grpc.ssl_server_certificate_configuration
+    monkeypatch.setattr(grpc, "ssl_server_certificate_configuration", lambda pairs: given.extend(pairs) or make(pairs))
     chain, key = write_certificate(tmp_path, "one")
     first = chain.read_bytes()
     async with serving(tmp_path / "models", free_port, tls_cert=str(chain), tls_key=str(key)) as worker:
@@ -110,6 +115,8 @@ async def test_an_encrypted_port_shows_a_new_certificate_without_a_restart(tmp_p
         worker._certificate.refresh()
         assert await shown(free_port, chain.read_bytes())
         assert not await shown(free_port, first)
+        # Not one for each handshake: gRPC makes its TLS context anew for each.
+        assert [shown_chain for _, shown_chain in given] == [first, chain.read_bytes()]
 
 
 @pytest.mark.parametrize(
