@@ -2,3 +2,9 @@
 
 `inference.proto` is the source of `stubs/`; made anew by `make protos`.
 """
+
+import os
+
+# Its core would note on stderr, past our log and its format, whatever a stranger sends instead of a handshake. It reads
+# this once, when grpc is imported.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")

@@ -5,7 +5,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import grpc
@@ -124,6 +124,18 @@ def test_new_certificates_and_tokens_are_in_force_without_a_restart(server: Serv
 
 def test_no_token_and_no_key_is_in_the_log(server: Server):
     assert [word for word in ("change", "Bearer", "PRIVATE KEY") if word in server.log] == []
+
+
+def test_strangers_write_nothing_into_the_log(server: Server):
+    before = server.log
+    for port in (*ports(server), server.grpc_port):
+        with socket.create_connection(("127.0.0.1", port), 10) as stranger:
+            stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            # Each port hangs up, without a word or with an alert.
+            with suppress(ConnectionResetError):
+                while stranger.recv(1000):
+                    pass
+    assert server.log == before
 
 
 def test_connections_that_never_shake_hands_are_closed_in_time_and_keep_nobody_out(start: Start, folder: Path):
