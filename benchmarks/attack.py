@@ -25,8 +25,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.attacks import INFER, JSON_BYTES, KINDS, stroke, tensor
-from benchmarks.soak import free_ports, resident_bytes, start_server
+from benchmarks.soak import resident_bytes, start_server
 from serving.settings import Settings
+from tests.ports import free_ports
 
 CLIENTS = 4
 PAUSE_S = 0.01

@@ -23,7 +23,7 @@ from benchmarks import floor, servers
 from benchmarks import serving_client as client
 from benchmarks.cases import LARGE, Case, Images, binary_v2, our_cases, test_images, write
 from benchmarks.servers import MODEL, Ports, Server
-from benchmarks.soak import free_ports
+from tests.ports import free_ports
 
 PEAK_SHARE = 0.7
 IMAGES_AT_ONCE = f"{LARGE} images"

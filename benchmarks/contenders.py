@@ -25,7 +25,7 @@ from benchmarks.cases import (
     png_of,
 )
 from benchmarks.servers import MODEL, ROOT, Ports, Server, model_file
-from benchmarks.soak import free_ports
+from tests.ports import free_ports
 
 FOLDER = ROOT / "benchmarks/peers"
 JSON = "application/json"

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import httpx
 import psutil
 
-from benchmarks.soak import free_ports
 from serving.repository import Repository
+from tests.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = "mnist-cnn"

@@ -12,7 +12,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from serving.repository import Repository, load  # noqa: E402
+from tests.ports import free_ports  # noqa: E402
 
 MODEL = "mnist-cnn"
 MAX_GROWTH = 0.05
@@ -134,17 +134,6 @@ class Soak:
                 self.note(
                     "grpc OK", valid and bool((rows.argmax(axis=1) == self.digits[places]).all()), "another digit"
                 )
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports on which nothing listens."""
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def start_server(ports: list[int], home: str) -> "subprocess.Popen[bytes]":
