@@ -105,6 +105,7 @@ def to_labels(values: Numbers) -> tuple[npt.NDArray[np.int8], dict[int, str]]:
     """
     with np.errstate(invalid="ignore"):
         right = (values >= 0) & (values <= 9) & (values == np.floor(values))
-    labels = np.where(right, values, NO_LABEL).astype(np.int8)
+    labels = np.where(right, values, 0).astype(np.int8)  # NumPy 2.5 has no -1 beside unsigned numbers
+    labels[~right] = NO_LABEL
     errors = {int(i): f"label {values[i]:g}, expected a whole number from 0 to 9" for i in np.flatnonzero(~right)}
     return labels, errors
