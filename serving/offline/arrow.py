@@ -13,6 +13,9 @@ import pyarrow as pa  # type: ignore[import-untyped]
 
 Mask = npt.NDArray[np.bool_]
 
+# Arrow's names of what NumPy calls otherwise; before 26, `to_pandas_dtype` needs pandas.
+_FLOATS = {"halffloat": "float16", "float": "float32", "double": "float64"}
+
 
 def _bits(mask: Mask | None) -> pa.Buffer | None:
     return None if mask is None else pa.py_buffer(np.packbits(mask, bitorder="little"))
@@ -58,7 +61,8 @@ def lists_of_ten(values: npt.NDArray[np.float32], valid: Mask) -> pa.Array:
 
 def values_of(column: pa.Array) -> npt.NDArray[Any]:
     """Return the numbers of an array, shape (N,), anything where they are null; no copy."""
-    dtype = np.dtype(column.type.to_pandas_dtype())
+    name = str(column.type)
+    dtype = np.dtype(_FLOATS.get(name, name))
     return np.frombuffer(column.buffers()[1] or b"", dtype, len(column), column.offset * dtype.itemsize)
 
 
