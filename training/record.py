@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from serving.installation import installed_distributions
 from serving.manifest import (
     INPUTS,
     OUTPUTS,
@@ -36,7 +37,7 @@ from training.verify import Digits, measure_accuracy
 ROOT = Path(__file__).parent.parent
 
 # Whose versions decide what the weights and the file are.
-PACKAGES = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime")
+PACKAGES = ("torch", "numpy", "onnx", "onnxscript")
 
 GOLDEN_PER_DIGIT = 2
 INK_BINS = 10
@@ -115,7 +116,7 @@ def _training_record(checkpoint: Checkpoint) -> TrainingRecord:
         device=checkpoint.device,
         code_commit=code_commit(),
         dataset_sha256=mnist.SHA256,
-        packages={name: installed_version(name) for name in PACKAGES},
+        packages={name: installed_version(name) for name in (*PACKAGES, *installed_distributions())},
     )
 
 
