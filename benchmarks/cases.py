@@ -19,7 +19,6 @@ Images = npt.NDArray[np.uint8]
 # Ports, requests, connections -> seconds of each answer.
 Send = Callable[[Ports, int, int], Coroutine[Any, Any, list[float]]]
 
-INFER = f"/v2/models/{MODEL}/infer"
 LENGTH = "inference-header-content-length"
 LARGE = 256
 
@@ -52,6 +51,11 @@ def multipart(path: str, field: str, data: bytes, content_type: str) -> Case:
     return over_http(path, body, content_type="multipart/form-data; boundary=x")
 
 
+def infer(model: str = MODEL) -> str:
+    """Return the path of inference."""
+    return f"/v2/models/{model}/infer"
+
+
 def test_images() -> Images:
     """Return MNIST's test set, as `make test` fetched it."""
     raw = np.frombuffer((ROOT / "data/t10k-images-idx3-ubyte").read_bytes(), np.uint8, offset=16)
@@ -70,15 +74,15 @@ def _tensor(count: int, **fields: object) -> dict[str, object]:
 def json_v2(images: Images) -> Case:
     """Return the Open Inference Protocol's JSON."""
     body = json.dumps({"inputs": [_tensor(len(images), data=images.ravel().tolist())]}).encode()
-    return over_http(INFER, body, len(images), content_type="application/json")
+    return over_http(infer(), body, len(images), content_type="application/json")
 
 
-def binary_v2(images: Images) -> Case:
+def binary_v2(images: Images, model: str = MODEL) -> Case:
     """Return the protocol's JSON with the tensor behind it, both ways."""
     tensor = _tensor(len(images), parameters={"binary_data_size": images.nbytes})
     head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
     headers = {"content_type": "application/octet-stream", LENGTH: str(len(head))}
-    return over_http(INFER, head + images.tobytes(), len(images), **headers)
+    return over_http(infer(model), head + images.tobytes(), len(images), **headers)
 
 
 def grpc_v2(images: Images) -> Case:

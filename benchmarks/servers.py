@@ -136,8 +136,10 @@ def _scheduled_s(pid: int) -> float:
     return total_ns / 1e9
 
 
-def start_ours(folder: Path, workers: int = 1, *, through_bentoml: bool = False, threads: int = 1) -> Server:
-    """Start the service; on the bare listener's port, or on BentoML's."""
+def start_ours(
+    folder: Path, workers: int = 1, *, through_bentoml: bool = False, threads: int = 1, **settings: str
+) -> Server:
+    """Start the service; on the bare listener's port, or on BentoML's; `settings` are environment variables."""
     port, http_port, grpc_port = free_ports(3)
     environ = {
         "BENTOML_HOME": str(folder),
@@ -149,7 +151,7 @@ def start_ours(folder: Path, workers: int = 1, *, through_bentoml: bool = False,
         "PORT": str(port),
         "V2_PORT": str(http_port),
         "GRPC_PORT": str(grpc_port),
-    }
+    } | settings
     ports = Ports(port if through_bentoml else http_port, grpc_port)
     return Server([sys.executable, "-m", "serving", "serve"], ports, "/readyz", environ, folder / "ours.log")
 
