@@ -1,6 +1,6 @@
 """The published models on the CPU and on the GPU, side by side: through the service's own runtime, and served.
 
-Run: .venv/bin/python -m benchmarks.devices [--models mnist-cnn mnist-resnet] [--batches 1 8 64 256 2048] [--repeats 7]
+Run: .venv/bin/python -m benchmarks.devices [--models mnist-cnn mnist-resnet] [--batches 1 8 64 256 2048] [--repeats 5]
 [--threads N]
 
 Images are NumPy arrays in the process's memory, as a request brings them: what it takes to copy them to the device and
