@@ -76,8 +76,8 @@ class Bench:
         self._images, self._folder = images, folder
         self._repeats, self._requests, self._connections = repeats, requests, connections
 
-    async def _compare(self, contenders: dict[str, Server], cases: dict[str, Case]) -> dict[tuple[str, str], Figures]:
-        """Measure the cases on all servers in turns."""
+    async def compare(self, contenders: dict[str, Server], cases: dict[str, Case]) -> dict[tuple[str, str], Figures]:
+        """Measure the cases on all servers in turns; return the figures by server and case."""
         figures: dict[tuple[str, str], Figures] = defaultdict(lambda: defaultdict(list))
         for repeat in range(self._repeats + 1):
             for kind, case in cases.items():
@@ -92,7 +92,7 @@ class Bench:
         ours, bare = servers.start_ours(self._folder), servers.start_floor(self._folder)
         try:
             before_mb = ours.memory_mb()
-            figures = await self._compare({"ours": ours, "floor": bare}, cases)
+            figures = await self.compare({"ours": ours, "floor": bare}, cases)
             after_mb = ours.memory_mb()
         finally:
             ours.stop()
@@ -175,7 +175,7 @@ class Bench:
         }
         running = {name: start() for name, start in starts.items()}
         try:
-            figures = await self._compare(running, {"binary": binary_v2(self._images[:1])})
+            figures = await self.compare(running, {"binary": binary_v2(self._images[:1])})
         finally:
             for server in running.values():
                 server.stop()

@@ -21,10 +21,9 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks.bench import Figures, measure, row, show
+from benchmarks.bench import Bench, row, show
 from benchmarks.cases import LARGE, Images, binary_v2, test_images, write
-from benchmarks.servers import ROOT, describe_machine, start_ours
-from serving.repository import Repository
+from benchmarks.servers import ROOT, Server, describe_machine, model_file, start_ours
 from serving.runtime import CUDA, Device, OnnxModel
 
 # Long enough for a clock, short enough for turns.
@@ -32,14 +31,9 @@ TURN_S = 0.2
 REQUESTS, CONNECTIONS = 2000, 64
 
 
-def graph_of(name: str) -> bytes:
-    """Return the ONNX file of a model's latest version."""
-    return (Repository(ROOT / "models").folder(name) / "model.onnx").read_bytes()
-
-
 def devices_here(name: str) -> list[Device]:
     """Return the devices on which a model runs here."""
-    return ["cpu", "cuda"] if OnnxModel(graph_of(name)).provider == CUDA else ["cpu"]
+    return ["cpu", "cuda"] if OnnxModel(model_file(name)).provider == CUDA else ["cpu"]
 
 
 def describe_gpu() -> str:
@@ -61,7 +55,7 @@ def in_the_runtime(
     name: str, devices: Sequence[Device], batches: Sequence[int], repeats: int, threads: int
 ) -> list[str]:
     """Return one line of the table for each batch size."""
-    models = {device: OnnxModel(graph_of(name), device, threads) for device in devices}
+    models = {device: OnnxModel(model_file(name), device, threads) for device in devices}
     digits, lines = test_images(), []
     for size in batches:
         rates: dict[Device, list[float]] = defaultdict(list)
@@ -77,25 +71,22 @@ def in_the_runtime(
 
 async def served(name: str, devices: Sequence[Device], repeats: int, threads: int, folder: Path) -> list[str]:
     """Return one line of the table for each size of request."""
-    running = {
+    running: dict[str, Server] = {
         device: start_ours(folder, threads=threads, MNIST_DEFAULT_MODEL=name, MNIST_DEVICE=device) for device in devices
     }
-    lines = []
+    cases = {str(size): binary_v2(test_images()[:size], name) for size in (1, LARGE)}
     try:
-        for size in (1, LARGE):
-            case = binary_v2(test_images()[:size], name)
-            figures: dict[Device, Figures] = {device: defaultdict(list) for device in devices}
-            for repeat in range(repeats + 1):
-                for device, server in running.items():
-                    kept = figures[device] if repeat else defaultdict(list)
-                    await measure(server, case, REQUESTS, CONNECTIONS, kept)
-            cells: list[str] = []
-            for found in figures.values():
-                cells += [show([size * each for each in found["per_s"]]), show(found["p50_ms"], 2)]
-            lines.append(row(f"{name}, served", size, *cells))
+        figures = await Bench(test_images(), folder, repeats, REQUESTS, CONNECTIONS).compare(running, cases)
     finally:
         for server in running.values():
             server.stop()
+    lines = []
+    for size, case in cases.items():
+        cells: list[str] = []
+        for device in devices:
+            found = figures[device, size]
+            cells += [show([case.images * each for each in found["per_s"]]), show(found["p50_ms"], 2)]
+        lines.append(row(f"{name}, served", size, *cells))
     return lines
 
 

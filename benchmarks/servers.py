@@ -34,9 +34,9 @@ class Ports(NamedTuple):
     grpc: int = 0
 
 
-def model_file() -> Path:
-    """Return the ONNX file that every server serves."""
-    return Repository(ROOT / "models").folder(MODEL) / "model.onnx"
+def model_file(name: str = MODEL) -> Path:
+    """Return the ONNX file of a model's latest version; by default of the one that every server serves."""
+    return Repository(ROOT / "models").folder(name) / "model.onnx"
 
 
 class Server:
