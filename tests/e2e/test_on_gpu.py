@@ -3,7 +3,6 @@
 import csv
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,33 +10,30 @@ import httpx
 import numpy as np
 import pytest
 
-from serving.repository import Repository, load
+from serving.repository import load
 from serving.runtime import CUDA
 from tests.conftest import Digits
+from tests.e2e.conftest import Start
 from tests.e2e.server import ROOT, Server
+from tests.serving.test_published_models import PUBLISHED, by_name
 from tests.serving.test_runtime import without_gpu
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(without_gpu(), reason="no GPU, or onnxruntime without CUDA"),
 ]
-MODELS = ROOT / "models"
-PUBLISHED = [(name, version) for name in Repository(MODELS).names() for version in Repository(MODELS).versions(name)]
 
 # Between devices: the sums of a convolution are taken in another order.
 TOLERANCE = 1e-3
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    started = Server(tmp_path_factory.mktemp("server"), MODELS, MNIST_DEVICE="cuda")
-    yield started.wait_ready()
-    started.kill()
+def server(start: Start) -> Server:
+    return start(MNIST_MODELS=str(ROOT / "models"), MNIST_DEFAULT_MODEL="", MNIST_DEVICE="cuda").wait_ready()
 
 
-@pytest.mark.parametrize(("name", "version"), PUBLISHED)
-def test_every_published_model_gives_on_a_gpu_what_it_gives_on_a_cpu(name: str, version: int, test_digits: Digits):
-    folder = Repository(MODELS).folder(name, version)
+@pytest.mark.parametrize("folder", PUBLISHED, ids=by_name)
+def test_every_published_model_gives_on_a_gpu_what_it_gives_on_a_cpu(folder: Path, test_digits: Digits):
     on_gpu, on_cpu = load(folder, "cuda").runtime, load(folder, "cpu").runtime
     assert on_gpu.provider == CUDA
     for count in (1, 3, 64, 300):
