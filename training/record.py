@@ -116,8 +116,13 @@ def _training_record(checkpoint: Checkpoint) -> TrainingRecord:
         device=checkpoint.device,
         code_commit=code_commit(),
         dataset_sha256=mnist.SHA256,
-        packages={name: installed_version(name) for name in (*PACKAGES, *installed_distributions())},
+        packages=packages(),
     )
+
+
+def packages() -> dict[str, str]:
+    """Return name and version of what decides the weights and the file, whichever ONNX Runtime is installed."""
+    return {name: installed_version(name) for name in (*PACKAGES, *installed_distributions())}
 
 
 def _accuracy(runtime: OnnxModel, digits: Digits) -> Accuracy:

@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.record import code_commit, make_reference
+from training import record
+from training.record import code_commit, make_reference, packages
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -49,6 +50,13 @@ def test_outside_git_and_without_git_the_commit_is_unknown(tree: Path, monkeypat
     assert code_commit(tree.parent / "bare") == "unknown"
     monkeypatch.setenv("PATH", "")
     assert code_commit(tree) == "unknown"
+
+
+def test_onnxruntime_gpu_is_recorded_where_it_is_the_one_installed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(record, "installed_distributions", lambda: ["onnxruntime-gpu"])
+    monkeypatch.setattr(record, "installed_version", lambda name: f"that of {name}")
+    names = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime-gpu")
+    assert packages() == {name: f"that of {name}" for name in names}
 
 
 def test_ink_is_cut_at_its_deciles():
