@@ -37,7 +37,7 @@ class Strength:
 
 MILD = Strength(rotation_deg=10, scale=0.08, shear=0.10, shift_px=1.0, elastic_px=0.4)
 STRONG = Strength(
-    rotation_deg=15, scale=0.12, shear=0.18, shift_px=2.0, elastic_px=0.7, pen=0.15, contrast=0.1, habits=0.05
+    rotation_deg=15, scale=0.2, shear=0.25, shift_px=2.0, elastic_px=0.7, pen=0.5, contrast=0.35, habits=0.05
 )
 STRENGTHS = {"none": Strength(), "mild": MILD, "strong": STRONG}
 
