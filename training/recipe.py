@@ -106,6 +106,9 @@ RECIPES = (
     # eighth, slanted by up to 0.25 instead of 0.18, 89.1 (standard error 1.3), 0.0122, where eight without had 96.0
     # (2.0), 0.0125. Every other stroke thinner or thicker, instead of every seventh, 92.9 (0.7); every third picture
     # hardened or paled, instead of every tenth, 93.7 (1.2).
+    # All three 91, 0.0119; scaled by 0.3 and slanted by 0.35 88, 0.0115; by 0.4 and 0.5 92, 0.0121 (a seed of each).
+    # The whole recipe with 0.3 and 0.35, three seeds: 14.0 of the 5,000 validation digits misread instead of 15.0,
+    # 0.0132 instead of 0.0126, and of 100 files of real handwriting 96.7 read right instead of 98.
     _best(
         "mnist-resnet",
         epochs=180,
