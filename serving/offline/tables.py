@@ -3,6 +3,7 @@
 Must not know: the model.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,20 +53,27 @@ def find_layout(schema: pa.Schema) -> Layout:
     """Return how a table of this schema holds digits.
 
     Raises:
-        InvalidInput: no pixel columns, and not exactly one column of pixels or pictures.
+        InvalidInput: no pixel columns, and not exactly one column of pixels or pictures; or one that is read has the
+            name of another.
     """
-    labels = [name for name in schema.names if name.lower() in LABEL_NAMES and _is_number(schema.field(name).type)]
+    fields = list(schema)
+    labels = [field.name for field in fields if field.name.lower() in LABEL_NAMES and _is_number(field.type)]
     label = labels[0] if len(labels) == 1 else None
-    candidates = {field.name: form for field in schema if (form := _form(field.type))}
+    candidates = {field.name: form for field in fields if (form := _form(field.type))}
     if len(candidates) > 1:
         candidates = {name: form for name, form in candidates.items() if name.lower() in {"image", "pixels", "picture"}}
     if len(candidates) == 1:
         ((name, form),) = candidates.items()
-        return Layout(form, (name,), label)
-    names = tuple(schema.names[position] for position in find_columns(schema.names).pixels)
-    if not all(_is_number(schema.field(name).type) for name in names):
-        raise InvalidInput("the pixel columns hold no numbers")
-    return Layout("columns", names, label)
+        layout = Layout(form, (name,), label)
+    else:
+        pixels = [fields[position] for position in find_columns(schema.names).pixels]
+        if not all(_is_number(field.type) for field in pixels):
+            raise InvalidInput("the pixel columns hold no numbers")
+        layout = Layout("columns", tuple(field.name for field in pixels), label)
+    counts = Counter(schema.names)
+    if repeated := [name for name in layout.columns if counts[name] > 1]:
+        raise InvalidInput(f"more than one column is named {repeated[0]!r}")
+    return layout
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -78,8 +86,13 @@ def _form(kind: pa.DataType) -> Literal["lists", "pictures"] | None:
     if pa.types.is_fixed_size_binary(kind) and kind.byte_width == PIXELS:
         return "lists"
     if pa.types.is_struct(kind):
-        return "pictures" if "bytes" in {field.name for field in kind} else None
-    return "pictures" if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) else None
+        parts = [field.type for field in kind if field.name == "bytes"]
+        return "pictures" if len(parts) == 1 and _is_binary(parts[0]) else None
+    return "pictures" if _is_binary(kind) else None
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +234,8 @@ def parquet_batches(path: Path) -> Iterator[tuple[pa.RecordBatch, float]]:
         rows = 0
         for batch in file.iter_batches(size, columns=layout.columns, use_threads=False):
             rows += batch.num_rows
-            yield batch, rows / file.metadata.num_rows
+            # A broken file may promise fewer rows than it holds, or none.
+            yield batch, rows / max(rows, file.metadata.num_rows, 1)
 
 
 def arrow_batches(path: Path, kind: Kind) -> Iterator[tuple[pa.RecordBatch, float]]:

@@ -70,10 +70,11 @@ def test_fractions_in_lists(score: Score, digits, tmp_path: Path):
     assert score(write_parquet(tmp_path / "a", pa.table({"x": column}))).digits() == expected_digits(digits[0])
 
 
-@pytest.mark.parametrize("wrapped", [True, False])
-def test_one_column_of_encoded_pictures(score: Score, digits, tmp_path: Path, wrapped: bool):
+@pytest.mark.parametrize("kind", ["struct", pa.binary(), pa.large_binary(), pa.binary_view()])
+def test_one_column_of_encoded_pictures(score: Score, digits, tmp_path: Path, kind: pa.DataType | str):
     pictures = [png_bytes(image) for image in digits[0]]
-    column = pa.array([{"bytes": picture, "path": "x.png"} for picture in pictures]) if wrapped else pa.array(pictures)
+    wrapped = [{"bytes": picture, "path": "x.png"} for picture in pictures]
+    column = pa.array(wrapped) if kind == "struct" else pa.array(pictures, kind)
     table = pa.table({"image": column, "label": digits[1].astype(np.int64)})
     scored = score(write_parquet(tmp_path / "a", table))
     assert scored.digits() == expected_digits(digits[0])
@@ -129,6 +130,11 @@ def test_labels_may_be_null_and_may_be_wrong(score: Score, digits, tmp_path: Pat
         (pa.table({"a": [{"x": 1}]}), "expected 784 pixel columns"),
         (pa.table({f"pixel{number}": ["1"] for number in range(784)}), "the pixel columns hold no numbers"),
         (pa.table({"a": [["1"] * 784]}), "expected 784 pixel columns"),
+        (pa.table({"a": [{"bytes": 1}]}), "expected 784 pixel columns"),
+        (pa.table({"a": pa.StructArray.from_arrays([[b"x"], [b"y"]], ["bytes"] * 2)}), "expected 784 pixel columns"),
+        (pa.table([[[1]], [[1]]], names=["image", "image"]), "more than one column is named 'image'"),
+        (pa.table([[[1]], ["x"]], names=["image", "image"]), "more than one column is named 'image'"),
+        (pa.table([[[1]], [1], ["x"]], names=["image", "label", "label"]), "more than one column is named 'label'"),
     ],
 )
 def test_other_tables_are_an_error(score: Score, tmp_path: Path, table: pa.Table, error: str):
@@ -147,6 +153,16 @@ def test_a_parquet_file_whose_names_are_no_text_is_an_error(score: Score, digits
     path = write_parquet(tmp_path / "a", pa.table({"image": lists_of(digits[0], pa.list_(pa.uint8()))}))
     path.write_bytes(path.read_bytes().replace(b"image", b"im\xffge"))
     assert score(path).errors()[0].startswith("broken data: ")
+
+
+def test_a_parquet_file_that_promises_fewer_rows_than_it_holds_is_read(score: Score, digits, tmp_path: Path):
+    path = write_parquet(tmp_path / "a", pa.table({"image": lists_of(digits[0][:3], pa.list_(pa.uint8()))}))
+    # Thrift: the number of rows, times two for its sign, before the list of one group of rows.
+    data, three, none = path.read_bytes(), b"\x16\x06\x19\x1c", b"\x16\x00\x19\x1c"
+    assert data.count(three) == 1
+    path.write_bytes(data.replace(three, none))
+    assert pq.ParquetFile(path).metadata.num_rows == 0
+    assert score(path).digits() == expected_digits(digits[0][:3])
 
 
 @pytest.mark.parametrize("form", ["stream", "file"])
