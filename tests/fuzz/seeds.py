@@ -36,7 +36,9 @@ def _picture(image: Image.Image, form: str, **options: Any) -> bytes:
 
 
 def pictures() -> Seeds:
-    """Return every accepted format in several modes."""
+    """Return every accepted format in several modes, and a dot, which is enlarged furthest."""
+    dot = Image.new("L", (5, 5), 255)
+    dot.putpixel((2, 2), 0)
     grey = Image.fromarray(255 - digit())
     colour, deep = grey.resize((40, 36)).convert("RGB"), Image.fromarray(digit().astype(np.uint16) * 257)
     made = [
@@ -56,6 +58,7 @@ def pictures() -> Seeds:
         _picture(colour, "BMP"),
         _picture(colour, "WEBP"),
         _picture(colour.convert("RGBA"), "WEBP", lossless=True),
+        _picture(dot, "PNG"),
     ]
     made += [_picture(grey, "TIFF", compression=name) for name in ("raw", "tiff_lzw", "tiff_deflate", "packbits")]
     made += [_picture(grey.convert("1"), "TIFF", compression="group4"), _picture(deep, "TIFF")]

@@ -1,4 +1,4 @@
-"""What a small file may unpack to, in pixels and in memory."""
+"""What a small file may unpack to, in pixels and in memory, and what it may cost."""
 
 import struct
 import subprocess
@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,6 +15,7 @@ from PIL import Image
 from serving.errors import TooLarge, UnreadablePicture
 from serving.preprocess import prepare
 from serving.preprocess.decode import _to_grey
+from serving.preprocess.digit import _smooth
 from tests.pictures import encode, png
 from tests.serving.preprocess.test_decode import looks_like
 
@@ -112,3 +114,27 @@ def test_huge_tiles_in_a_small_tiff_are_refused() -> None:
     data = b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(tags)) + entries + bytes(4)
     with pytest.raises(TooLarge, match="tiles of 60000x60000"):
         prepare(data)
+
+
+@pytest.mark.parametrize("dot", [1, 2, 3])
+def test_a_dot_is_not_smoothed_in_a_large_picture(dot: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    costs, blur = [], cv2.GaussianBlur
+
+    def counted(values: Any, size: Any, sigma: float) -> Any:
+        costs.append(values.size * sigma)
+        return blur(values, size, sigma)
+
+    monkeypatch.setattr(cv2, "GaussianBlur", counted)
+    for side in (5, 10, 28):
+        picture = np.full((side, side), 255, np.uint8)
+        picture[2 : 2 + dot, 2 : 2 + dot] = 0
+        prepare(png(picture))
+    # A pixel's smoothing takes time in proportion to the deviation; it was 51 million for a picture of 5x5 pixels.
+    assert 0 < max(costs) < 3e6
+
+
+def test_a_dot_that_is_smoothed_in_a_small_picture_looks_the_same() -> None:
+    values = np.zeros((800, 800), np.uint8)
+    values[320:480, 320:480] = 200
+    difference = cv2.absdiff(_smooth(values, 80.0), cv2.GaussianBlur(values, (0, 0), 80.0))
+    assert difference.max() <= 2
