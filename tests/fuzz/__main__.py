@@ -1,14 +1,17 @@
 """Coverage-guided fuzzing of every target, one after the other: `python -m tests.fuzz --seconds 60 [TARGET ...]`.
 
-Prints a row of the record for each; exit code 1 if an input broke a target. That input lies in build/fuzz/TARGET/.
+Prints a row of the record for each; exit code 1 if an input broke a target. That input lies in build/fuzz/TARGET/; what
+it broke is printed, and the input with it where it is small.
 """
 
 import argparse
+import base64
 import datetime
 import re
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 from tests.fuzz.targets import TARGETS
@@ -16,19 +19,35 @@ from tests.fuzz.targets import TARGETS
 FOLDER = Path(__file__).parents[2] / "build" / "fuzz"
 FINDINGS = ("crash-*", "timeout-*", "oom-*", "leak-*")
 
+# Of what is printed of a finding: lines of the fuzzer's last words, characters of the input.
+LAST_LINES, SMALL = 20, 4000
+
 
 def fuzz(name: str, seconds: int) -> tuple[int, float, list[Path]]:
-    """Return how many inputs ran, in how many seconds, and those that broke the target."""
+    """Return how many inputs ran, in how many seconds, and what to look at if one of them broke the target."""
     folder = FOLDER / name
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     command = [sys.executable, "-m", "tests.fuzz.guided", name, str(folder), f"-max_total_time={seconds}"]
     with (folder / "log").open("wb") as log:
-        subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
+        code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
     text = (folder / "log").read_text(encoding="utf-8", errors="replace")
     runs = re.findall(r"^Done (\d+) runs|^#(\d+)\t", text, re.MULTILINE)
     count = max((int(done or running) for done, running in runs), default=0)
-    return count, time.monotonic() - started, [path for kind in FINDINGS for path in folder.glob(kind)]
+    findings = [path for kind in FINDINGS for path in folder.glob(kind)]
+    if not findings and (code or not count):
+        findings = [folder / "log"]
+    return count, time.monotonic() - started, findings
+
+
+def describe(finding: Path) -> str:
+    """Return where a finding lies, what it broke, and the input itself where it is small."""
+    log = (finding.parent / "log").read_text(encoding="utf-8", errors="replace")
+    lines = [f"look at {finding}", *log.splitlines()[-LAST_LINES:]]
+    packed = base64.b64encode(zlib.compress(finding.read_bytes(), 9)).decode()
+    if finding.name != "log" and len(packed) <= SMALL:
+        lines.append(f"zlib, base64: {packed}")
+    return "\n".join(lines)
 
 
 def main() -> int:
@@ -40,10 +59,10 @@ def main() -> int:
     found, date = [], datetime.datetime.now(datetime.UTC).date().isoformat()
     for name in arguments.targets or TARGETS:
         count, seconds, findings = fuzz(name, arguments.seconds)
-        found += findings if count else [FOLDER / name / "log"]
+        found += findings
         print(f"| `{name}` | {count:,} | {seconds:.0f} | {len(findings)} | {date} |", flush=True)
     for path in found:
-        print(f"look at {path}")
+        print(describe(path))
     return 1 if found else 0
 
 

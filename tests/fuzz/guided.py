@@ -26,7 +26,12 @@ def main() -> None:
     fixed = [f"-artifact_prefix={folder}/", "-close_fd_mask=2", *limits]
 
     def check(data: bytes) -> None:
-        target.check(data)
+        try:
+            target.check(data)
+        except BaseException:
+            # libFuzzer writes it only where the process then ends as it expects.
+            (folder / f"crash-{hashlib.sha1(data, usedforsecurity=False).hexdigest()}").write_bytes(data)
+            raise
 
     atheris.Setup([sys.argv[0], *fixed, *options, str(corpus)], check)
     atheris.Fuzz()

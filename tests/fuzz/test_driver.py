@@ -1,0 +1,54 @@
+"""What ends a fuzzer counts, also where it left no input behind."""
+
+import base64
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz import __main__ as driver
+
+
+@pytest.fixture
+def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Return a function that lets the next fuzzer end with these last words, exit code and finding."""
+    monkeypatch.setattr(driver, "FOLDER", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["fuzz", "csv"])
+
+    def end(words: str, code: int, finding: bytes | None = None) -> None:
+        def run(command: list[str], *, stdout, **_: object) -> subprocess.CompletedProcess[bytes]:
+            stdout.write(words.encode())
+            if finding is not None:
+                (tmp_path / "csv" / "crash-1").write_bytes(finding)
+            return subprocess.CompletedProcess(command, code)
+
+        monkeypatch.setattr(subprocess, "run", run)
+
+    return end
+
+
+def test_a_run_without_findings_is_good(ends, capsys):
+    ends("Done 12345 runs in 5 second(s)\n", 0)
+    assert driver.main() == 0
+    assert capsys.readouterr().out.startswith("| `csv` | 12,345 | 0 | 0 | 20")
+
+
+def test_what_broke_is_printed_with_the_input(ends, capsys):
+    ends("#7\tNEW\nTooSlow: 1.02 s for 3 bytes\n", 77, b"abc")
+    assert driver.main() == 1
+    row, where, *words, packed = capsys.readouterr().out.splitlines()
+    assert row.startswith("| `csv` | 7 | 0 | 1 | ")
+    assert where.endswith("crash-1")
+    assert words == ["#7\tNEW", "TooSlow: 1.02 s for 3 bytes"]
+    assert zlib.decompress(base64.b64decode(packed.removeprefix("zlib, base64: "))) == b"abc"
+
+
+@pytest.mark.parametrize(("words", "code"), [("#7\tNEW\nTooSlow\n", 77), ("#7\tNEW\n", -9), ("no module\n", 0)])
+def test_a_fuzzer_that_ends_without_an_input_is_a_finding(ends, capsys, words: str, code: int):
+    ends(words, code)
+    assert driver.main() == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].endswith("log")
+    assert lines[2:] == words.splitlines()
