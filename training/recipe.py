@@ -40,7 +40,7 @@ class Recipe:
     averaging: float = 0.0
     """Share of the mean of weights that each step keeps; 0 publishes the last weights instead of a mean."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of activations and gradients; weights are float32 always."""
+    """Of activations and gradients; weights are float32 always. `train` takes float32 where bfloat16 is slower."""
     augmentation: Literal["none", "mild", "strong"] = "none"
     """How far pictures are changed: see `training.augment`."""
     label_smoothing: float = 0.0

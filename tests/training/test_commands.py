@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,11 +12,12 @@ import pytest
 import torch
 
 from tests.conftest import DATA
-from training import mnist
+from training import mnist, recipe
 from training.__main__ import main
 from training.architectures import build
 from training.checkpoint import load
 from training.mnist import Mnist
+from training.recipe import find
 
 ROOT = Path(__file__).parent.parent.parent
 RUN = "mnist-cnn-seed-seed1"
@@ -77,6 +79,28 @@ def test_cuda_is_refused_where_there_is_none(monkeypatch, tmp_path: Path, capsys
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["train", "mnist-cnn", "--device", "cuda", "--output", str(tmp_path)]) == 1
     assert "--device cuda: torch finds no CUDA device here" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("small_data")
+@pytest.mark.parametrize(
+    ("capabilities", "precision"),
+    [
+        ({"avx512_bf16": True}, "bfloat16"),
+        ({"avx512_bf16": False, "amx_bf16": True}, "bfloat16"),
+        ({"neon": True, "bf16": True}, "bfloat16"),
+        ({"avx2": True, "avx512_bf16": False, "amx_bf16": False}, "float32"),
+    ],
+)
+def test_bfloat16_is_for_processors_with_instructions_for_it(
+    monkeypatch, tmp_path: Path, capsys, capabilities: dict[str, bool], precision: str
+):
+    asking = replace(find("mnist-mlp", "seed"), epochs=1, precision="bfloat16")
+    monkeypatch.setattr(recipe, "find", lambda *_: asking)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert main(["train", "mnist-mlp", "--output", str(tmp_path)]) == 0
+    assert load(tmp_path / "mnist-mlp-seed-seed1" / "checkpoint.pt").recipe.precision == precision
+    said = "cpu: no instructions for bfloat16, training in float32\n"
+    assert (said in capsys.readouterr().err) == (precision == "float32")
 
 
 def test_an_evil_checkpoint_is_not_resumed(tmp_path: Path, capsys):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from training.listener import Listener
+    from training.recipe import Recipe
 
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -45,6 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.epochs:
         recipe = replace(recipe, epochs=arguments.epochs)
     _check_device(arguments.device)
+    recipe = _in_fast_precision(recipe, arguments.device)
     path = path_of(arguments.output, recipe, arguments.seed)
     if path.exists() and not (arguments.resume or arguments.restart):
         raise CheckpointRejected(f"{path} is there: --resume goes on from it, --restart trains anew")
@@ -85,6 +87,16 @@ def _check_device(device: str) -> None:
 
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigurationError("--device cuda: torch finds no CUDA device here; --device cpu always works")
+
+
+def _in_fast_precision(recipe: "Recipe", device: str) -> "Recipe":
+    """Return the recipe in float32 where the device has no instructions for the precision that it asks for."""
+    from training.precision import has_bfloat16
+
+    if recipe.precision == "float32" or has_bfloat16(device):
+        return recipe
+    sys.stderr.write(f"{device}: no instructions for {recipe.precision}, training in float32\n")
+    return replace(recipe, precision="float32")
 
 
 def _positive(text: str) -> int:
