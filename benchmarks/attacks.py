@@ -109,10 +109,19 @@ def picture(mode: str, form: str, side: int, **options: object) -> bytes:
     return stream.getvalue()
 
 
-def form(pictures: int) -> bytes:
-    """Return a form of pictures of 512x512, each of which takes 5 ms to prepare."""
+def dot() -> bytes:
+    """Return a PNG of 5x5 pixels, one of them black, which is enlarged 160 times."""
+    image = Image.new("L", (5, 5), 255)
+    image.putpixel((2, 2), 0)
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def form(content: bytes) -> bytes:
+    """Return a form of as many pictures as are allowed."""
     part = b'--x\r\ncontent-disposition: form-data; name="a"; filename="a"\r\n\r\n'
-    return (part + stroke(512) + b"\r\n") * pictures + b"--x--\r\n"
+    return (part + content + b"\r\n") * 2048 + b"--x--\r\n"
 
 
 def json_pixels(images: int) -> bytes:
@@ -188,7 +197,8 @@ KINDS: dict[str, tuple[int, Callable[[], Attack]]] = {
     "bodies at the limit": (8, lambda: posting(random.randbytes(LIMIT))),
     "gzip bombs": (8, lambda: posting(zlib.compress(bytes(GIGABYTE // 10), 9), INFER, "content-encoding: deflate")),
     "forms of 30,000 parts": (8, lambda: posting(FORM, "/predict", BOUNDARY)),
-    "forms of 2,048 pictures": (4, lambda: posting(form(2048), "/predict", BOUNDARY)),
+    "forms of 2,048 pictures": (4, lambda: posting(form(stroke(512)), "/predict", BOUNDARY)),
+    "forms of 2,048 dots": (4, lambda: posting(form(dot()), "/predict", BOUNDARY)),
     "pictures of 49 megapixels": (8, lambda: posting(picture("RGB", "PNG", 7000))),
     "WebP of 24 megapixels": (8, lambda: posting(picture("RGBA", "WEBP", 4900, lossless=True))),
     "JSON at the limit": (4, lambda: posting(json_pixels(2048))),
