@@ -33,6 +33,8 @@ SHARD_TASKS = 8
 SHARDS_PER_PROCESSOR = 3
 # As long as Ray waits for one answer of a cluster.
 CONNECT_S = 5.0
+# Of a cluster on this machine: at times one of Ray's own processes never begins, and Ray gives up after 30 s.
+START_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -124,13 +126,25 @@ def _connected(address: str | None, workers: int) -> Iterator[Any]:
     except ModuleNotFoundError as error:
         raise ConfigurationError("--engine ray needs ray: pip install 'mnist-reader[ray]'") from error
     try:
-        ray.init(**_place(address, workers), log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, ValueError, RuntimeError) as error:
+        _join(ray, address, workers)
+    except Exception as error:  # that is what Ray raises where a node does not start
         raise ConfigurationError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _join(ray: Any, address: str | None, workers: int) -> None:
+    place = _place(address, workers)
+    for left in reversed(range(START_ATTEMPTS if address is None else 1)):
+        try:
+            ray.init(**place, log_to_driver=False, logging_level=logging.ERROR)
+            return
+        except Exception:
+            ray.shutdown()
+            if not left:
+                raise
 
 
 def _place(address: str | None, workers: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 
 from serving.errors import ModelRejected
 from serving.manifest import Acceptance
+from serving.offline import shards
 from serving.offline.job import partial_folder
 from serving.offline.journal import JOURNAL
 from serving.offline.pictures import Entries, Entry
@@ -147,3 +148,32 @@ def test_a_cluster_that_is_not_there_is_told_at_once(
 def test_a_ray_address_without_ray_is_refused(score: Score, tmp_path: Path):
     scored = score(tmp_path, "--ray-address", "127.0.0.1:6379")
     assert (scored.code, scored.stderr) == (1, "error: --ray-address is for --engine ray\n")
+
+
+@pytest.fixture
+def fails(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let the first two starts of a cluster fail; return what Ray was told to do."""
+    ray, told = pytest.importorskip("ray"), []
+
+    def init(**options: Any) -> None:
+        told.append(options["address"])
+        if told.count("local") < 3:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: told.append("shutdown"))
+    return told
+
+
+def test_a_node_that_does_not_start_is_started_again(fails: list[str]):
+    with shards._connected(None, 1):
+        assert fails == ["local", "shutdown", "local", "shutdown", "local"]
+
+
+def test_a_node_that_never_starts_is_told(score: Score, digits, tmp_path: Path, monkeypatch, fails: list[str]):
+    monkeypatch.setattr(shards, "START_ATTEMPTS", 2)
+    (tmp_path / "0.png").write_bytes(png_bytes(digits[0][0]))
+    scored = score(tmp_path / "0.png", "--engine", "ray")
+    assert scored.code == 1
+    assert scored.stderr == "error: no Ray cluster at this machine: The current node timed out during startup.\n"
+    assert fails == ["local", "shutdown"] * 2
