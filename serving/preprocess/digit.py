@@ -24,8 +24,11 @@ FINE_PIXELS = FINE * DIGIT_PIXELS
 STROKE_PIXELS = (2.0, 4.4)
 # Standard deviation of the smoothing, in MNIST's pixels.
 SMOOTHING = 0.2
-# A broader smoothing is done in a smaller picture: a dot of one pixel, enlarged 160 times, took a second.
-BROADEST_SMOOTHING = 20.0
+# A broader smoothing is done in a smaller picture, in a third of the time; of 600 digits 5 to 9 pixels high as many
+# were read right, give or take three.
+BROADEST_SMOOTHING = 5.0
+# What is no larger, in pixels of the work picture, has no form; enlarged and smoothed, one pixel took a second.
+DOT_PIXELS = 2
 # The contrast of the ink is that which this share of the pixels at the strokes reaches.
 STRONGEST_SHARE = 0.2
 GRADES_DOWN = np.arange(255.0, -1, -1)
@@ -61,6 +64,8 @@ def _crop_fine(grey: Grey, ink: "Ink") -> Grey:
     assert ink.strokes.box is not None
     left, top, right, bottom = ink.strokes.box
     factor = FINE_PIXELS / max(right - left, bottom - top)
+    if factor >= FINE_PIXELS / DOT_PIXELS:
+        return np.full((round((bottom - top) * factor), round((right - left) * factor)), 255, np.uint8)
     height, width = ink.strokes.mask.shape
     left, top, right, bottom = max(left - 2, 0), max(top - 2, 0), min(right + 2, width), min(bottom + 2, height)
     size = max(round((right - left) * factor), 1), max(round((bottom - top) * factor), 1)

@@ -1,5 +1,8 @@
 import asyncio
 import io
+import itertools
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +16,7 @@ from PIL import Image
 
 from serving.errors import DeadlineExceeded, NotReady, QueueFull, UnreadablePicture
 from serving.preparing import SMALL_BYTES, Preparer
-from serving.preprocess import Prepared
+from serving.preprocess import Prepared, prepare
 from tests.serving.fakes import FakeClock
 
 
@@ -134,6 +137,30 @@ async def test_small_files_with_many_pixels_do_not_stop_the_event_loop(executor:
     assert preparer.prepare_now([drawing(20)]) is not None
     (result,) = await preparer.prepare([bomb])
     assert result.blank
+
+
+async def test_small_pictures_that_take_time_are_finished_in_a_thread(
+    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+):
+    threads: list[str] = []
+
+    def noted(*arguments: Any) -> Prepared:
+        threads.append(threading.current_thread().name)
+        return prepare(*arguments)
+
+    monkeypatch.setattr(sys.modules["serving.preparing"], "prepare", noted)
+    milliseconds = itertools.count(0.0, 0.001)
+    preparer = Preparer(executor, executor, 10**6, 100, clock=lambda: next(milliseconds))
+    here = threading.current_thread().name
+    assert preparer.prepare_now([drawing(8)]) is not None
+    assert preparer.prepare_now([drawing(8)] * 4) is None
+    assert threads == [here] * 2
+    sizes = [8, 9, 10, 11]
+    results = await preparer.prepare([drawing(size) for size in sizes])
+    assert [result.size for result in results if isinstance(result, Prepared)] == [(size, size) for size in sizes]
+    assert threads[2] == here
+    assert len(threads[3:]) == 3
+    assert here not in threads[3:]
 
 
 @pytest.mark.parametrize(

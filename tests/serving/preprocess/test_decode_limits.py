@@ -125,16 +125,16 @@ def test_a_dot_is_not_smoothed_in_a_large_picture(dot: int, monkeypatch: pytest.
         return blur(values, size, sigma)
 
     monkeypatch.setattr(cv2, "GaussianBlur", counted)
-    for side in (5, 10, 28):
+    for side in (5, 6, 28):
         picture = np.full((side, side), 255, np.uint8)
-        picture[2 : 2 + dot, 2 : 2 + dot] = 0
-        prepare(png(picture))
+        picture[1 : 1 + dot, 1 : 1 + dot] = 0
+        assert prepare(png(picture)).reasons == (("blank",) if side == 28 else ("not_a_digit",))
     # A pixel's smoothing takes time in proportion to the deviation; it was 51 million for a picture of 5x5 pixels.
-    assert 0 < max(costs) < 3e6
+    assert max(costs) < 2e6
 
 
 def test_a_dot_that_is_smoothed_in_a_small_picture_looks_the_same() -> None:
-    values = np.zeros((800, 800), np.uint8)
-    values[320:480, 320:480] = 200
-    difference = cv2.absdiff(_smooth(values, 80.0), cv2.GaussianBlur(values, (0, 0), 80.0))
+    values = np.zeros((373, 373), np.uint8)
+    values[107:267, 107:267] = 200
+    difference = cv2.absdiff(_smooth(values, 27.0), cv2.GaussianBlur(values, (0, 0), 27.0))
     assert difference.max() <= 2
