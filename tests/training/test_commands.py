@@ -17,6 +17,7 @@ from training.__main__ import main
 from training.architectures import build
 from training.checkpoint import load
 from training.mnist import Mnist
+from training.precision import has_bfloat16
 from training.recipe import find
 
 ROOT = Path(__file__).parent.parent.parent
@@ -101,6 +102,12 @@ def test_bfloat16_is_for_processors_with_instructions_for_it(
     assert load(tmp_path / "mnist-mlp-seed-seed1" / "checkpoint.pt").recipe.precision == precision
     said = "cpu: no instructions for bfloat16, training in float32\n"
     assert (said in capsys.readouterr().err) == (precision == "float32")
+
+
+@pytest.mark.parametrize("real", [True, False])
+def test_emulation_is_no_reason_to_take_bfloat16_on_a_gpu(monkeypatch, real: bool):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: real or including_emulation)
+    assert has_bfloat16("cuda") == real
 
 
 def test_an_evil_checkpoint_is_not_resumed(tmp_path: Path, capsys):
