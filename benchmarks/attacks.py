@@ -91,31 +91,31 @@ def pour(port: int, head: bytes, piece: bytes) -> None:
             send(connection, piece)
 
 
+def encoded(image: Image.Image, form: str, **options: object) -> bytes:
+    """Return an image as a file of this form."""
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return stream.getvalue()
+
+
 def stroke(side: int) -> bytes:
     """Return a PNG of a stroke."""
     image = Image.new("L", (side, side), 235)
     image.paste(20, (side // 2 - side // 14, side // 5, side // 2 + side // 14, side - side // 5))
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()
+    return encoded(image, "PNG")
 
 
 def picture(mode: str, form: str, side: int, **options: object) -> bytes:
     """Return a picture of one colour."""
-    stream = io.BytesIO()
-    Image.new(mode, (side, side), 200 if len(mode) < 3 else (200, 201, 202, 180)[: len(mode)]).save(
-        stream, form, **options
-    )
-    return stream.getvalue()
+    colour = 200 if len(mode) < 3 else (200, 201, 202, 180)[: len(mode)]
+    return encoded(Image.new(mode, (side, side), colour), form, **options)
 
 
 def dot() -> bytes:
-    """Return a PNG of 5x5 pixels, one of them black, which is enlarged 160 times."""
+    """Return a PNG of 5x5 pixels, one of them black."""
     image = Image.new("L", (5, 5), 255)
     image.putpixel((2, 2), 0)
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()
+    return encoded(image, "PNG")
 
 
 def form(content: bytes) -> bytes:

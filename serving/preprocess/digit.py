@@ -63,8 +63,9 @@ def _crop_fine(grey: Grey, ink: "Ink") -> Grey:
     """Return the chosen strokes, 0 or 255, cut from the decoded picture: long side `FINE_PIXELS` and a margin."""
     assert ink.strokes.box is not None
     left, top, right, bottom = ink.strokes.box
-    factor = FINE_PIXELS / max(right - left, bottom - top)
-    if factor >= FINE_PIXELS / DOT_PIXELS:
+    side = max(right - left, bottom - top)
+    factor = FINE_PIXELS / side
+    if side <= DOT_PIXELS:
         return np.full((round((bottom - top) * factor), round((right - left) * factor)), 255, np.uint8)
     height, width = ink.strokes.mask.shape
     left, top, right, bottom = max(left - 2, 0), max(top - 2, 0), min(right + 2, width), min(bottom + 2, height)

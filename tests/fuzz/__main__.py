@@ -44,9 +44,10 @@ def describe(finding: Path) -> str:
     """Return where a finding lies, what it broke, and the input itself where it is small."""
     log = (finding.parent / "log").read_text(encoding="utf-8", errors="replace")
     lines = [f"look at {finding}", *log.splitlines()[-LAST_LINES:]]
-    packed = base64.b64encode(zlib.compress(finding.read_bytes(), 9)).decode()
-    if finding.name != "log" and len(packed) <= SMALL:
-        lines.append(f"zlib, base64: {packed}")
+    if finding.name != "log":
+        packed = base64.b64encode(zlib.compress(finding.read_bytes(), 9)).decode()
+        if len(packed) <= SMALL:
+            lines.append(f"zlib, base64: {packed}")
     return "\n".join(lines)
 
 
