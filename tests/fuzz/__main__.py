@@ -27,6 +27,7 @@ def fuzz(name: str, seconds: int) -> tuple[int, float, list[Path]]:
     """Return how many inputs ran, in how many seconds, and what to look at if one of them broke the target."""
     folder = FOLDER / name
     folder.mkdir(parents=True, exist_ok=True)
+    earlier = _inputs(folder)
     started = time.monotonic()
     command = [sys.executable, "-m", "tests.fuzz.guided", name, str(folder), f"-max_total_time={seconds}"]
     with (folder / "log").open("wb") as log:
@@ -34,10 +35,15 @@ def fuzz(name: str, seconds: int) -> tuple[int, float, list[Path]]:
     text = (folder / "log").read_text(encoding="utf-8", errors="replace")
     runs = re.findall(r"^Done (\d+) runs|^#(\d+)\t", text, re.MULTILINE)
     count = max((int(done or running) for done, running in runs), default=0)
-    findings = [path for kind in FINDINGS for path in folder.glob(kind)]
+    findings = [path for path, written in _inputs(folder).items() if earlier.get(path) != written]
     if not findings and (code or not count):
         findings = [folder / "log"]
     return count, time.monotonic() - started, findings
+
+
+def _inputs(folder: Path) -> dict[Path, int]:
+    """Return the inputs that broke a target in this and earlier runs, and when each was written last."""
+    return {path: path.stat().st_mtime_ns for kind in FINDINGS for path in folder.glob(kind)}
 
 
 def describe(finding: Path) -> str:

@@ -52,3 +52,12 @@ def test_a_fuzzer_that_ends_without_an_input_is_a_finding(ends, capsys, words: s
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].endswith("log")
     assert lines[2:] == words.splitlines()
+
+
+def test_what_an_earlier_run_left_is_no_finding_until_it_breaks_again(ends, capsys):
+    ends("#7\tNEW\n", 77, b"abc")
+    driver.main()
+    ends("Done 9 runs\n", 0)
+    assert driver.main() == 0
+    ends("#7\tNEW\n", 77, b"abc")
+    assert driver.main() == 1
