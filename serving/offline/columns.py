@@ -35,14 +35,26 @@ def find_columns(names: Sequence[str]) -> Columns:
     """
     cleaned = [name.strip().strip('"').strip() for name in names]
     labels = [position for position, name in enumerate(cleaned) if name.lower() in LABEL_NAMES]
-    if len(labels) > 1:
-        raise InvalidInput(f"more than one column of labels: {', '.join(cleaned[position] for position in labels)}")
+    check_labels([cleaned[position] for position in labels])
     numbers = {position: number for position, name in enumerate(cleaned) if (number := _number(name)) is not None}
     ordered = sorted(numbers, key=numbers.__getitem__)
     found = [numbers[position] for position in ordered]
     if found not in (list(range(PIXELS)), list(range(1, PIXELS + 1))):
         raise InvalidInput(f"expected 784 pixel columns, pixel0 to pixel783 or pixel1 to pixel784, found {len(found)}")
     return Columns(tuple(ordered), labels[0] if labels else None, len(names))
+
+
+def check_labels(names: Sequence[str]) -> None:
+    """Check that no more than one of a table's columns holds labels.
+
+    Args:
+        names: of the columns of labels.
+
+    Raises:
+        InvalidInput: there are several.
+    """
+    if len(names) > 1:
+        raise InvalidInput(f"more than one column of labels: {', '.join(names)}")
 
 
 def _number(name: str) -> int | None:

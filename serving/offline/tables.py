@@ -16,7 +16,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from serving.errors import InvalidInput
 from serving.offline.arrow import validity_of, values_of
-from serving.offline.columns import LABEL_NAMES, find_columns
+from serving.offline.columns import LABEL_NAMES, check_labels, find_columns
 from serving.offline.items import NO_LABEL, Items, Place, rows_of_place
 from serving.offline.pictures import Entry, decode_entries
 from serving.offline.pixels import PIXELS, Numbers, Scale, decide_scale, to_images, to_labels
@@ -53,12 +53,13 @@ def find_layout(schema: pa.Schema) -> Layout:
     """Return how a table of this schema holds digits.
 
     Raises:
-        InvalidInput: no pixel columns, and not exactly one column of pixels or pictures; or one that is read has the
-            name of another.
+        InvalidInput: no pixel columns, and not exactly one column of pixels or pictures; several columns of labels; or
+            one that is read has the name of another.
     """
     fields = list(schema)
     labels = [field.name for field in fields if field.name.lower() in LABEL_NAMES and _is_number(field.type)]
-    label = labels[0] if len(labels) == 1 else None
+    check_labels(labels)
+    label = labels[0] if labels else None
     candidates = {field.name: form for field in fields if (form := _form(field.type))}
     if len(candidates) > 1:
         candidates = {name: form for name, form in candidates.items() if name.lower() in {"image", "pixels", "picture"}}

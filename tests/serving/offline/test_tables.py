@@ -134,6 +134,7 @@ def test_labels_may_be_null_and_may_be_wrong(score: Score, digits, tmp_path: Pat
         (pa.table({"a": pa.StructArray.from_arrays([[b"x"], [b"y"]], ["bytes"] * 2)}), "expected 784 pixel columns"),
         (pa.table([[[1]], [[1]]], names=["image", "image"]), "more than one column is named 'image'"),
         (pa.table([[[1]], ["x"]], names=["image", "image"]), "more than one column is named 'image'"),
+        (pa.table({"image": [[1]], "label": [1], "digit": [2]}), "more than one column of labels: label, digit"),
         (pa.table([[[1]], [1], ["x"]], names=["image", "label", "label"]), "more than one column is named 'label'"),
     ],
 )
