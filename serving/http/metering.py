@@ -11,7 +11,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.catalogue import Catalogue
-from serving.http.errors import json_response
+from serving.errors import NotReady
+from serving.http.errors import error_response, json_response
 from serving.logs import choose_request_id, request_id
 from serving.metrics import Metrics
 
@@ -89,10 +90,13 @@ class _Exchange:
         except ClientDisconnect:
             self.status = CLIENT_CLOSED
         except asyncio.CancelledError:
-            if not self._left or self._task is None:
+            if self._task is None or not (self._left or self._catalogue.draining):
                 raise
             self._task.uncancel()
-            self.status = CLIENT_CLOSED
+            if self._left:
+                self.status = CLIENT_CLOSED
+            else:
+                await self._answer_at_the_end()
         except Exception:
             await self._answer_failure()
         finally:
@@ -125,6 +129,12 @@ class _Exchange:
             if self._catalogue.draining:
                 headers.append((b"connection", b"close"))
         await self._send(message)
+
+    async def _answer_at_the_end(self) -> None:
+        """Answer, if it is not too late, a request that takes longer than the server waits when it stops."""
+        if not self.status:
+            error = NotReady("the server stops, and this request was not done in the time that it waits")
+            await error_response(error)(self.scope, self._receive, self.send)
 
     async def _answer_failure(self) -> None:
         logger.exception("an answer failed")

@@ -177,6 +177,22 @@ async def test_a_stop_of_the_server_is_not_taken_for_a_caller_who_left(app: App)
         await task
 
 
+async def test_a_request_that_is_not_done_when_the_server_stops_is_answered(app: App):
+    batcher = app.catalogue.get().batcher
+    batcher._busy = True
+    task = asyncio.ensure_future(app.client.post("/predict", json=PIXELS))
+    async with asyncio.timeout(5):
+        await wait_until(lambda: batcher.waiting_images == 1)
+        app.catalogue.drain()
+        task.cancel()
+        answer = await task
+    assert answer.status_code == 503
+    assert answer.json() == {"error": "the server stops, and this request was not done in the time that it waits"}
+    assert (
+        app.value("requests_total", protocol="http", route="/predict", model="tiny", method="POST", status="503") == 1
+    )
+
+
 async def test_other_kinds_of_connection_are_passed_on(app: App):
     with pytest.raises((AssertionError, RuntimeError, KeyError, httpx.HTTPError)):
         await app.asgi({"type": "nonsense"}, None, None)  # type: ignore[arg-type]
