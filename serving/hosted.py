@@ -4,16 +4,18 @@ Must not know: BentoML itself.
 """
 
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving.errors import InvalidInput, ServingError
+from serving.errors import ConfigurationError, InvalidInput, ServingError
 from serving.http.checked import CheckedJson
 from serving.http.entrance import Entrance
 from serving.http.errors import error_response
 from serving.http.metering import Metering
+from serving.http.protection import put_before
 from serving.limits import Limits
 from serving.settings import Settings
 from serving.worker import Worker
@@ -36,9 +38,16 @@ class Hosted:
         self.worker = Worker(settings)
         self._timeout_s = settings.request_timeout_s
 
-    def around(self, app: ASGIApp) -> ASGIApp:
-        """Return BentoML's app with our routes before it."""
-        return OwnRoutes(app, self.worker)
+    async def start(self) -> None:
+        """Start the worker, with our routes before BentoML's app.
+
+        Raises:
+            ConfigurationError: the server of PORT is not known, so nothing would limit what it takes.
+        """
+        await self.worker.start()
+        if self.worker.host is None:
+            raise ConfigurationError("this release of BentoML hides its server, so nothing limits what PORT takes")
+        put_before(self.worker.host.config, partial(OwnRoutes, worker=self.worker))
 
     async def classify(self, images: "np.ndarray[Any, Any]") -> Any:
         """Return the answer of the typed method: digits, confidences, probabilities, or an error's response."""

@@ -27,8 +27,6 @@ from serving.start import check_start
 from serving.supervising import adapt_circus
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
-
     from serving.hosted import Hosted
 
 
@@ -102,9 +100,10 @@ class MnistReader:
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def start(self) -> None:
         """Start the worker."""
-        await hosted().worker.start()
-        if not hosted().worker.hosted:
-            raise BentoMLException("this release of BentoML hides its server, so nothing limits what PORT takes")
+        try:
+            await hosted().start()
+        except ConfigurationError as error:
+            raise BentoMLConfigException(str(error)) from error
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     async def stop(self) -> None:
@@ -122,10 +121,3 @@ class MnistReader:
             digits, confidences, probabilities and whether each is accepted; and the model.
         """
         return cast(dict[str, Any], await hosted().classify(images))
-
-
-def _own_routes(app: "ASGIApp") -> "ASGIApp":
-    return hosted().around(app)
-
-
-MnistReader.add_asgi_middleware(_own_routes)  # type: ignore[attr-defined]

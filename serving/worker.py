@@ -33,10 +33,10 @@ from serving.grpc.service import InferenceService
 from serving.heartbeat import Heartbeat
 from serving.http.app import create_admin_app, create_app
 from serving.http.bodies import BodyReader
-from serving.http.connections import protect
 from serving.http.express import Express, is_allowed
 from serving.http.guard import Guard
 from serving.http.listener import Listener, sockets_of
+from serving.http.protection import protect
 from serving.http.unshaken import Unshaken
 from serving.http.v2 import V2Endpoints
 from serving.metric_files import reserve
@@ -103,7 +103,8 @@ class Worker:
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
-        self._host: uvicorn.Server | None = None
+        self.host: uvicorn.Server | None = None
+        """The server of PORT, which this process belongs to; None if it is not known."""
         self._supervisor = os.getppid()
         self._cpu_s = 0.0
         self._memory = memory.Watch()
@@ -151,7 +152,7 @@ class Worker:
         ports = (settings.v2_port, self.app, self._express), (settings.admin_port, self.admin_app, None)
         for port, app, express in ports:
             if port and app:
-                listeners.append(Listener(app, settings.host, port, settings.stop_s, self._guard(), express))
+                listeners.append(Listener(app, settings.host, port, self._guard(), express))
         if settings.grpc_port:
             service = InferenceService(self.catalogue, self.inference, self.statistics, self.access, settings)
             listeners.append(GrpcServer(service, self.catalogue, self.metrics, settings, self._certificate))
@@ -163,14 +164,11 @@ class Worker:
         )
         return self._guards[-1]
 
-    @property
-    def hosted(self) -> bool:
-        """Whether the server of PORT is known, and so within the limits."""
-        return self._host is not None
-
     async def start(self) -> None:
         """Listen at once, so that liveness answers; readiness follows when the models are loaded."""
         self._take_signals()
+        if self.host:
+            protect(self.host.config, self._guard(), self._express)
         for listener in self._listeners:
             await listener.start()
         sys.setswitchinterval(SWITCH_S)
@@ -243,9 +241,7 @@ class Worker:
         """Drain before the signal reaches the server that this process belongs to; reload on SIGHUP."""
         loop = asyncio.get_running_loop()
         host = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-        self._host = host if isinstance(host, uvicorn.Server) else None
-        if self._host:
-            protect(self._host.config, self._guard(), self._express)
+        self.host = host if isinstance(host, uvicorn.Server) else None
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._begin_stop, number, signal.getsignal(number))
         loop.add_signal_handler(signal.SIGHUP, self._begin_reload)
@@ -275,7 +271,7 @@ class Worker:
 
     @contextlib.contextmanager
     def _shared_sockets(self) -> Iterator[list[socket.socket]]:
-        shared = sockets_of(self._host) if self._host else []
+        shared = sockets_of(self.host) if self.host else []
         yield shared
         for each in shared:
             each.close()

@@ -4,12 +4,9 @@ Must not know: what a request asks for.
 """
 
 import asyncio
-import os
 from functools import partial
 from typing import Any
 
-import uvicorn
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from serving.http.express import Express
@@ -20,34 +17,9 @@ from serving.http.raw import header_lines, refusal
 # memory once they are taken apart.
 MAX_PIPELINED = 16
 
-# On every answer, also those to what is no HTTP. The page adds its own policy for its content.
-SECURITY_HEADERS = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-]
-
 
 class Refused(Exception):
     """A request whose head is not accepted; ends the parser's work."""
-
-
-def protect(config: uvicorn.Config, guard: Guard, express: Express | None = None) -> None:
-    """Keep the connections of a server, which has not yet begun to listen, within limits.
-
-    Args:
-        config: the server's.
-        guard: knows the limits.
-        express: answers what is ordinary before the server's app is asked; None where the app answers all.
-    """
-    config.http_protocol_class = partial(GuardedProtocol, guard, express)  # type: ignore[assignment]
-    config.ws_protocol_class = None
-    if isinstance(config.loaded_app, ProxyHeadersMiddleware) and "FORWARDED_ALLOW_IPS" not in os.environ:
-        # By default uvicorn believes what callers on this machine say of the address that they call for.
-        config.loaded_app = config.loaded_app.app
-    config.ssl = guard.tls
-    config.encoded_headers = [*config.encoded_headers, *SECURITY_HEADERS]
 
 
 class GuardedProtocol(HttpToolsProtocol):

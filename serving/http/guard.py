@@ -39,6 +39,7 @@ class Guard:
         self.tls = tls
         self.max_connections, self.max_head_bytes = settings.max_connections, settings.max_head_bytes
         self._head_timeout_s, self._stall_timeout_s = settings.head_timeout_s, settings.body_timeout_s
+        self.stop_s = settings.stop_s
         self._metrics = metrics
         self._taken: set[GuardedProtocol] = set()
         self._lingering: dict[GuardedProtocol, asyncio.TimerHandle] = {}

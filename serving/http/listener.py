@@ -13,9 +13,9 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from serving.closing import settle
-from serving.http.connections import protect
 from serving.http.express import Express
 from serving.http.guard import Guard
+from serving.http.protection import protect
 
 BACKLOG = 2048
 
@@ -59,14 +59,13 @@ class Listener:
         app: ASGI.
         host: IP address.
         port: TCP port.
-        stop_s: longest wait for running requests when it stops.
-        guard: limits the connections.
+        guard: limits the connections, and the wait for running requests when it stops.
         express: answers what is ordinary before the app; None where the app answers all.
     """
 
-    def __init__(self, app: ASGIApp, host: str, port: int, stop_s: float, guard: Guard, express: Express | None = None):
+    def __init__(self, app: ASGIApp, host: str, port: int, guard: Guard, express: Express | None = None):
         self._guard, self._express = guard, express
-        self._app, self._host, self._port, self._stop_s = app, host, port, stop_s
+        self._app, self._host, self._port = app, host, port
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
         self._socket: socket.socket | None = None
@@ -85,7 +84,6 @@ class Listener:
             access_log=False,
             server_header=False,
             backlog=BACKLOG,
-            timeout_graceful_shutdown=int(self._stop_s) or 1,
         )
         config.load()
         protect(config, self._guard, self._express)

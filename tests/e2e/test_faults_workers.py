@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,21 @@ def test_a_stopped_worker_is_noticed_and_replaced(server: Server, record_propert
     record_property("seconds", seconds)
     assert seconds > WATCHDOG_S - 1
     assert f"worker {victim} has given no sign of life" in server.log
+    assert other in server.worker_pids()
+
+
+def test_a_worker_that_cannot_begin_ends_and_is_tried_again(start: Start, tmp_path: Path):
+    tokens = tmp_path / "tokens"
+    tokens.write_text("one\n")
+    server = start(MNIST_WORKERS="2", MNIST_ADMIN_TOKEN_FILE=str(tokens)).wait_ready(2)
+    victim, other = server.worker_pids()
+    tokens.write_text("")
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: "Application startup failed" in server.log, 60)
+    assert "there is no token in it" in server.log
+    assert {answer.status_code for _ in range(20) if (answer := server.get("/livez"))} == {200}
+    tokens.write_text("two\n")
+    wait_until(lambda: server.sample("mnist_workers") == 2, 60)
     assert other in server.worker_pids()
 
 

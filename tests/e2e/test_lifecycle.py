@@ -1,6 +1,7 @@
 """From start to stop: readiness, draining, signals, reload."""
 
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,19 @@ def test_sigterm_fails_readiness_first_and_answers_everything_that_was_accepted(
         assert load.wrong == []
         assert load.cut == []
         assert load.closed > 0
+    assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("port", ["port", "v2_port"])
+def test_a_stop_waits_no_longer_than_it_may_for_a_request(start: Start, port: str):
+    server = start(MNIST_DRAIN_S="0", MNIST_STOP_S="1", MNIST_BODY_TIMEOUT_S="50").wait_ready()
+    quiet = server.sample("mnist_requests_in_progress")
+    with socket.create_connection(("127.0.0.1", getattr(server, port))) as slow:
+        slow.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n12")
+        wait_until(lambda: server.sample("mnist_requests_in_progress") > quiet)
+        server.signal()
+        assert server.wait(30) == 0
+        assert slow.recv(1000).startswith(b"HTTP/1.1 503 ")
     assert "Traceback" not in server.log
 
 

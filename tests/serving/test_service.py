@@ -16,7 +16,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from serving.errors import ConfigurationError, InvalidInput
-from serving.hosted import check
+from serving.hosted import OwnRoutes, check
 from tests.serving.tiny_model import expected_logits, write_tiny_model
 
 
@@ -73,7 +73,7 @@ async def test_only_bentomls_own_paths_go_through_bentoml(service: ModuleType):
     async def own(scope: dict[str, Any], receive: object, send: object) -> None:
         went.append(("own", scope["path"]))
 
-    routes = service.hosted().around(bentoml)
+    routes = OwnRoutes(bentoml, service.hosted().worker)
     routes._own = own
     for path in ("/classify", "/schema.json", "/predict", "/docs.json", "/"):
         await routes({"type": "http", "path": path, "method": "GET", "headers": []}, None, None)

@@ -54,9 +54,9 @@ class Client:
 @asynccontextmanager
 async def listening(app: App, port: int, asgi: Any = None, **limits: Any) -> AsyncIterator[Connect]:
     """Yield a function that connects to a listener within limits."""
-    settings = app.settings.model_copy(update=limits)
+    settings = app.settings.model_copy(update={"stop_s": 1.0} | limits)
     express = None if asgi else Express(app.catalogue, app.preparer, settings, app.metrics)
-    listener = Listener(asgi or app.asgi, "127.0.0.1", port, 1.0, Guard(settings, app.metrics), express)
+    listener = Listener(asgi or app.asgi, "127.0.0.1", port, Guard(settings, app.metrics), express)
     await listener.start()
     clients: list[Client] = []
 

@@ -63,7 +63,7 @@ def test_new_connections_are_stopped_without_privileges():
 
 
 async def test_it_listens_answers_and_stops(app: App, free_port: int):
-    listener = Listener(app.asgi, "127.0.0.1", free_port, 5.0, Guard(app.settings, app.metrics))
+    listener = Listener(app.asgi, "127.0.0.1", free_port, Guard(app.settings, app.metrics))
     await listener.start()
     async with asyncio.timeout(20), httpx.AsyncClient() as client:
         while True:
@@ -83,4 +83,4 @@ async def test_it_listens_answers_and_stops(app: App, free_port: int):
 
 
 async def test_stopping_what_was_never_started_is_nothing(app: App):
-    await Listener(app.asgi, "127.0.0.1", 1, 5.0, Guard(app.settings, app.metrics)).stop()
+    await Listener(app.asgi, "127.0.0.1", 1, Guard(app.settings, app.metrics)).stop()
