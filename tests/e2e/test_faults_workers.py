@@ -51,7 +51,7 @@ def test_a_stopped_worker_is_noticed_and_replaced(server: Server, record_propert
     assert other in server.worker_pids()
 
 
-def test_a_worker_that_cannot_begin_ends_and_is_tried_again(start: Start, tmp_path: Path):
+def test_a_worker_that_cannot_begin_ends_and_is_tried_again(start: Start, tmp_path: Path, record_property: Record):
     tokens = tmp_path / "tokens"
     tokens.write_text("one\n")
     server = start(MNIST_WORKERS="2", MNIST_ADMIN_TOKEN_FILE=str(tokens)).wait_ready(2)
@@ -62,7 +62,7 @@ def test_a_worker_that_cannot_begin_ends_and_is_tried_again(start: Start, tmp_pa
     assert "there is no token in it" in server.log
     assert {answer.status_code for _ in range(20) if (answer := server.get("/livez"))} == {200}
     tokens.write_text("two\n")
-    wait_until(lambda: server.sample("mnist_workers") == 2, 60)
+    record_property("seconds", whole_again(server, victim))
     assert other in server.worker_pids()
 
 
