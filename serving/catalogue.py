@@ -243,6 +243,7 @@ class Catalogue:
     def _drop(self, key: tuple[str, int]) -> None:
         _, predictor = self._loaded.pop(key)
         self._show(predictor, 0)
+        predictor.forget_drift()
 
     def _forget_vanished(self) -> None:
         """Stop serving versions whose folders are gone."""

@@ -134,6 +134,7 @@ class Metrics:
             "Population stability index of the latest images against the training set; the worst worker's.",
             "livemax",
             "model",
+            "version",
             "feature",
         )
 
@@ -203,7 +204,7 @@ class ModelMetrics:
         self._probabilities: Tally[npt.NDArray[np.float32]] = tallies.add(self._count_predictions)
         self._seen: Tally[Seen] = tallies.add(_compare)
         self._refused, self._model = metrics.refused, model
-        self._drift = [metrics.drift.labels(model, feature) for feature in ("digits", "ink")]
+        self._drift = [metrics.drift.labels(model, version, feature) for feature in ("digits", "ink")]
 
     def ran(self, images: int, compute_s: float) -> None:
         """Note that a batch of `images` ran."""

@@ -153,6 +153,10 @@ class Predictor:
         if indices is not None:
             self._metrics.drifted(indices)
 
+    def forget_drift(self) -> None:
+        """Publish that there is no drift any more: nothing is sent to what is not served."""
+        self._metrics.drifted((0.0, 0.0))
+
 
 def _stack(prepared: Sequence["Prepared"]) -> npt.NDArray[np.uint8]:
     """Return the images that have ink."""

@@ -1,7 +1,9 @@
 import asyncio
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -160,6 +162,25 @@ async def test_a_version_that_vanishes_is_served_no_longer(world: World):
     assert world.catalogue.get().version == "1"
     labels = {"model": "tiny", "version": "2", "sha256": sha256}
     assert world.registry.get_sample_value("mnist_model_info", labels) == 0
+
+
+async def test_what_is_not_served_has_no_drift_and_each_version_has_its_own(world: World):
+    await world.catalogue.start()
+    for version in ("1", "2"):
+        for _ in range(100):
+            await world.catalogue.get("tiny", version).infer(np.zeros((1, 28, 28), np.uint8))
+    list(world.registry.collect())  # to collect is to write what was noted
+    for predictor in world.catalogue.predictors():
+        predictor.update_drift()
+
+    def drift(version: str) -> float | None:
+        labels = {"model": "tiny", "version": version, "feature": "digits"}
+        return world.registry.get_sample_value("mnist_drift_index", labels)
+
+    assert drift("1") == drift("2") != 0
+    shutil.rmtree(world.root / "tiny" / "2")
+    await world.catalogue.reload()
+    assert (drift("1") != 0, drift("2")) == (True, 0)
 
 
 async def test_an_unloaded_model_stays_away_until_it_is_loaded(world: World):

@@ -95,11 +95,11 @@ async def test_zero_images_are_fine():
 async def test_drift_is_published_once_enough_was_seen():
     world = World()
     world.predictor.update_drift()
-    assert world.value("drift_index", feature="digits") == 0
+    assert world.value("drift_index", version="3", feature="digits") == 0
     await world.predictor.infer(numbered(*[1] * 100))
     assert world.value("confidence_count") == 100  # to collect is to write what was noted
     world.predictor.update_drift()
-    assert world.value("drift_index", feature="digits") > 0.25
+    assert world.value("drift_index", version="3", feature="digits") > 0.25
 
 
 def test_a_predictor_says_what_it_runs():
