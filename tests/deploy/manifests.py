@@ -32,12 +32,12 @@ def render(folder: Path) -> Manifests:
     return {document["kind"]: document for document in yaml.safe_load_all(rendered.stdout)}
 
 
-def render_with_access(name: str, folder: Path) -> Manifests:
-    """Return the manifests of an overlay to which `access` was added as its head says, in a copy in the folder."""
+def render_with(component: str, name: str, folder: Path) -> Manifests:
+    """Return the manifests of an overlay to which a component was added as its head says, in a copy in the folder."""
     shutil.copytree(FOLDER, folder / "kubernetes")
     file = folder / "kubernetes" / name / "kustomization.yaml"
     text = file.read_text(encoding="utf-8")
-    file.write_text(text.replace("  - ../prometheus-operator\n", "  - ../prometheus-operator\n  - ../access\n"))
+    file.write_text(text.replace("  - ../prometheus-operator\n", f"  - ../prometheus-operator\n  - ../{component}\n"))
     return render(file.parent)
 
 

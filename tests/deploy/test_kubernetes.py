@@ -14,7 +14,7 @@ import yaml
 
 from serving.settings import VARIABLES, Settings, read_settings
 from serving.worker import Worker
-from tests.deploy.manifests import FOLDER, Manifests, check, check_hardened, environ, places, pod, render
+from tests.deploy.manifests import FOLDER, Manifests, check, check_hardened, environ, places, pod, render, render_with
 from tests.deploy.tools import DEPLOY, documents
 
 PORTS = {
@@ -168,7 +168,7 @@ def test_the_service_monitor_scrapes_the_service(overlay: Manifests):
     assert endpoint["path"] == "/metrics"
 
 
-def test_the_autoscaler_follows_the_queue_by_the_name_that_the_adapter_gives(overlay: Manifests):
+def test_the_autoscaler_alone_sets_the_number_of_pods(overlay: Manifests):
     spec = overlay["HorizontalPodAutoscaler"]["spec"]
     assert spec["scaleTargetRef"] == {
         "apiVersion": "apps/v1",
@@ -176,9 +176,23 @@ def test_the_autoscaler_follows_the_queue_by_the_name_that_the_adapter_gives(ove
         "name": overlay["Deployment"]["metadata"]["name"],
     }
     assert "replicas" not in overlay["Deployment"]["spec"]
-    (adapter,) = documents(DEPLOY / "prometheus" / "adapter.yaml")
-    assert spec["metrics"][0]["pods"]["metric"]["name"] == adapter["rules"]["custom"][0]["name"]["as"]
     assert 2 <= spec["minReplicas"] < spec["maxReplicas"]
+
+
+def test_the_autoscaler_follows_the_queue_where_its_metric_is_by_the_name_that_the_adapter_gives(tmp_path: Path):
+    (adapter,) = documents(DEPLOY / "prometheus" / "adapter.yaml")
+    queue, load = adapter["rules"]["custom"][0]["name"]["as"], "cpu"
+
+    def followed(manifests: Manifests) -> list[str]:
+        autoscaler = manifests["HorizontalPodAutoscaler"]
+        check(autoscaler)
+        metrics = autoscaler["spec"]["metrics"]
+        return [each["pods"]["metric"]["name"] if "pods" in each else each["resource"]["name"] for each in metrics]
+
+    # Kubernetes takes no pod away while a metric is missing.
+    assert followed(render(FOLDER / "cpu")) == [load]
+    assert followed(render_with("queue-metric", "cpu", tmp_path)) == [queue, load]
+    assert followed(render(FOLDER / "gpu")) == [queue]
 
 
 def test_only_the_gpu_overlay_asks_for_a_gpu_and_insists_on_it(overlay: Manifests):

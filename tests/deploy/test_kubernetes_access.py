@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from serving.settings import VARIABLES, read_settings
-from tests.deploy.manifests import FOLDER, Manifests, check, check_hardened, environ, places, pod, render_with_access
+from tests.deploy.manifests import FOLDER, Manifests, check, check_hardened, environ, places, pod, render_with
 from tests.deploy.tools import documents
 
 
 @pytest.fixture(scope="module", params=["cpu", "gpu"])
 def overlay(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Manifests:
-    return render_with_access(request.param, tmp_path_factory.mktemp("manifests"))
+    return render_with("access", request.param, tmp_path_factory.mktemp("manifests"))
 
 
 def test_it_fits_the_schemas(overlay: Manifests):
