@@ -1,6 +1,7 @@
 """`python -m serving verify`: the checks of a model's load, without serving it."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Add the command."""
     parser = subparsers.add_parser("verify", help="check published models as the service does before it serves them")
     parser.add_argument("model", nargs="*", help="NAME, or NAME/VERSION; all versions of all models by default")
-    parser.add_argument("--models", type=Path, default=Path("models"), help="the model repository (%(default)s)")
+    parser.add_argument("--models", type=Path, metavar="FOLDER", help="the model repository (MNIST_MODELS or models)")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to run (%(default)s)")
     parser.set_defaults(run=run)
 
@@ -23,12 +24,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Check the chosen versions, print one line for each; return 1 if one failed or there is none."""
     from serving.installation import check_installation
     from serving.repository import Repository
+    from serving.settings import read_settings
     from serving.table import format_table
 
     check_installation()
-    folders = list(_chosen(Repository(arguments.models), arguments.model))
+    models = arguments.models or read_settings(os.environ).models
+    folders = list(_chosen(Repository(models), arguments.model))
     if not folders:
-        sys.stderr.write(f"error: no models in {arguments.models}\n")
+        sys.stderr.write(f"error: no models in {models}\n")
         return 1
     verdicts = [_verdict(folder, arguments.device) for folder in folders]
     rows = [(folder.parent.name, folder.name, *verdict) for folder, verdict in zip(folders, verdicts, strict=True)]

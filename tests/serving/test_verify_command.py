@@ -35,6 +35,14 @@ def test_every_version_gets_a_line(models: Path, capsys: pytest.CaptureFixture[s
     assert "20 golden digits on CPUExecutionProvider, accuracy 10.00 % on the test set".replace(" %", "%") in lines[2]
 
 
+def test_the_services_models_are_checked_by_default(
+    models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MNIST_MODELS", str(models))
+    assert main(["verify", "second"]) == 0
+    assert capsys.readouterr().out.splitlines()[2].split()[:3] == ["second", "1", "passed"]
+
+
 def test_one_failure_fails_the_command_and_the_others_are_still_checked(
     models: Path, capsys: pytest.CaptureFixture[str]
 ):
