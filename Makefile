@@ -76,13 +76,13 @@ protos: $(DEV) ## generate the gRPC stubs from serving/grpc/inference.proto
 		--pyi_out=serving/grpc/stubs serving/grpc/inference.proto
 
 lock: ## pin the dependencies of pyproject.toml anew, with the SHA-256 of their files (needs uv)
-	$(LOCK) --extra cpu --extra offline --extra ray --extra training --extra test --extra deploy --extra dev -o requirements/dev.txt
-	$(LOCK) --extra cpu -c requirements/dev.txt -o requirements/serving-cpu.txt
-	$(LOCK) --extra gpu -c requirements/dev.txt -o requirements/serving-gpu.txt
+	$(LOCK) --extra cpu --extra otlp --extra offline --extra ray --extra training --extra test --extra deploy --extra dev -o requirements/dev.txt
+	$(LOCK) --extra cpu --extra otlp -c requirements/dev.txt -o requirements/serving-cpu.txt
+	$(LOCK) --extra gpu --extra otlp -c requirements/dev.txt -o requirements/serving-gpu.txt
 	$(LOCK) --extra offline -c requirements/dev.txt -o requirements/offline.txt
 	$(LOCK) --extra test -c requirements/dev.txt -o requirements/test.txt
 	$(LOCK) --extra fuzz -c requirements/dev.txt -o requirements/fuzz.txt
-LOCK = uv pip compile -q --universal --no-header --no-annotate --no-strip-extras --generate-hashes pyproject.toml
+LOCK = uv pip compile -q --upgrade --universal --no-header --no-annotate --no-strip-extras --generate-hashes pyproject.toml
 
 clean: ## remove the environments and what tests leave behind
 	rm -rf .venv .venv-serving .venv-no-torch .venv-fuzz .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist

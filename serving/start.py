@@ -11,17 +11,17 @@ from serving.errors import ConfigurationError, ModelNotFound, ModelRejected
 from serving.installation import check_installation
 from serving.settings import Settings
 from serving.tls import Certificate
-from serving.tracing import exporter_name
+from serving.tracing import check_exporter
 
 
 def check_start(settings: Settings) -> None:
-    """Check the installation, the files of tokens and certificates, the ports and the device.
+    """Check the installation, the exporter of traces, the files of tokens and certificates, the ports and the device.
 
     Raises:
         ConfigurationError: says what is wrong and what was expected.
     """
     check_installation()
-    exporter_name(os.environ)
+    check_exporter(os.environ)
     Access(settings)
     if settings.tls_cert:
         Certificate(settings.tls_cert, settings.tls_key)

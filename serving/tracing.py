@@ -5,6 +5,7 @@ Must not know: routes, models.
 
 from collections.abc import Mapping
 from importlib import import_module
+from threading import Thread
 from typing import Any
 
 from starlette.types import ASGIApp
@@ -18,6 +19,9 @@ SERVICE_NAME = "mnist-reader"
 
 # Asked every few seconds; a span for each would bury the others.
 EXCLUDED = "livez,readyz,healthz,metrics,v2/health"
+
+# At the end of the process, the longest wait for a collector.
+FLUSH_S = 2.0
 
 
 def exporter_name(environ: Mapping[str, str]) -> str:
@@ -35,43 +39,72 @@ def exporter_name(environ: Mapping[str, str]) -> str:
     return name
 
 
+def check_exporter(environ: Mapping[str, str]) -> None:
+    """Check that there are no traces, or what exports them.
+
+    Raises:
+        ConfigurationError: an exporter that is unknown or not installed.
+    """
+    if exporter_name(environ) == "otlp":
+        _otlp()
+
+
+def _otlp() -> Any:
+    try:
+        return import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+    except ImportError as error:
+        raise ConfigurationError("traces to otlp need the extra `otlp`, which is not installed") from error
+
+
 def _exporter(name: str) -> Any:
     if name == "console":
         from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 
         return ConsoleSpanExporter()
-    try:
-        module = import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter")
-    except ImportError as error:
-        fix = "pip install opentelemetry-exporter-otlp-proto-http"
-        raise ConfigurationError(f"traces to {name} need a package that is not installed: {fix}") from error
-    return module.OTLPSpanExporter()
+    return _otlp().OTLPSpanExporter()
 
 
-def traced(app: ASGIApp, environ: Mapping[str, str], exporter: Any = None) -> ASGIApp:
-    """Return the app with a span around each request, or the app itself when traces are off.
+class Traces:
+    """A span around each request, or nothing when traces are off.
 
     Args:
-        app: ASGI.
         environ: such as `os.environ`.
         exporter: instead of the one that the environment names.
 
     Raises:
         ConfigurationError: an exporter that is unknown or not installed.
     """
-    name = exporter_name(environ)
-    if name == "none":
-        return app
-    from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    from opentelemetry.util.http import parse_excluded_urls
 
-    provider = TracerProvider(
-        resource=Resource.create({"service.name": environ.get("OTEL_SERVICE_NAME", SERVICE_NAME)})
-    )
-    provider.add_span_processor(BatchSpanProcessor(exporter or _exporter(name)))
-    return OpenTelemetryMiddleware(
-        app, tracer_provider=provider, excluded_urls=parse_excluded_urls(EXCLUDED), exclude_spans=["receive", "send"]
-    )
+    def __init__(self, environ: Mapping[str, str], exporter: Any = None):
+        self._provider: Any = None
+        name = exporter_name(environ)
+        if name == "none":
+            return
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        self._provider = TracerProvider(
+            resource=Resource.create({"service.name": environ.get("OTEL_SERVICE_NAME", SERVICE_NAME)})
+        )
+        self._provider.add_span_processor(BatchSpanProcessor(exporter or _exporter(name)))
+
+    def around(self, app: ASGIApp) -> ASGIApp:
+        """Return the app with a span around each request, or the app itself when traces are off."""
+        if self._provider is None:
+            return app
+        from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+        from opentelemetry.util.http import parse_excluded_urls
+
+        excluded = parse_excluded_urls(EXCLUDED)
+        return OpenTelemetryMiddleware(
+            app, tracer_provider=self._provider, excluded_urls=excluded, exclude_spans=["receive", "send"]
+        )
+
+    def flush(self) -> None:
+        """Export what has not been exported yet: a process that a signal ends runs nothing at its exit."""
+        if self._provider is not None:
+            # The exporter goes on trying for longer, and takes no limit.
+            flushing = Thread(target=self._provider.force_flush, daemon=True)
+            flushing.start()
+            flushing.join(FLUSH_S)

@@ -49,7 +49,7 @@ from serving.protocol.statistics import Statistics
 from serving.runtime import available_threads
 from serving.settings import Settings
 from serving.tls import Certificate
-from serving.tracing import exporter_name, traced
+from serving.tracing import Traces, exporter_name
 from serving.warm_up import warm_up
 
 logger = logging.getLogger(__name__)
@@ -97,6 +97,7 @@ class Worker:
         self._certificate = Certificate(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
         self._guards: list[Guard] = []
         self._unshaken = Unshaken(settings, self._guards, self.metrics) if settings.tls_cert else None
+        self._traces = Traces(os.environ)
         self.app, self.admin_app = self._make_apps()
         self._express = self._make_express()
         self._listeners = self._make_listeners()
@@ -138,7 +139,7 @@ class Worker:
         else:
             routes += v2.management()
         app = create_app(self.catalogue, self.preparer, self.bodies, self.access, settings, metrics, routes)
-        return traced(app, os.environ), admin_app
+        return self._traces.around(app), admin_app
 
     def _make_express(self) -> Express | None:
         """Return what answers before the app, unless something that is switched on has to see every request there."""
@@ -286,6 +287,7 @@ class Worker:
         for task in self._tasks:
             task.cancel()
         self.metrics.tallies.write()
+        self._traces.flush()
         self._inference.shutdown(wait=False, cancel_futures=True)
         self._pictures.shutdown(wait=False, cancel_futures=True)
         self._large_pictures.shutdown(wait=False, cancel_futures=True)
