@@ -7,11 +7,13 @@ import asyncio
 from functools import partial
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from serving.http.express import Express
 from serving.http.guard import Guard
 from serving.http.raw import header_lines, refusal
+from serving.http.upgrades import head_without_offer, make_parser, offers_upgrade
 
 # Requests that one connection may send ahead of their answers. A read of 256 KiB can hold 14,000, of 3 kB each in
 # memory once they are taken apart.
@@ -100,9 +102,11 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         if not self.parser:
             self._open(self.transport)
-        self._guard.wake(self)
         self._chunk_bytes, self._fruitful, self._answered_at_once = len(data), False, 0
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        rest = data
+        while rest:
+            rest = self._parse(rest)
         if self._held is not None and not self._ended:
             # The rest of the body is still on its way.
             self._let_go()
@@ -114,6 +118,19 @@ class GuardedProtocol(HttpToolsProtocol):
             self._guard.note("head_too_large")
             self._refuse(431, self._too_large())
 
+    def _parse(self, data: bytes) -> bytes:
+        """Take data apart; return what is left of them, behind a head that offered another protocol."""
+        parser = self.parser
+        try:
+            parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
+        except httptools.HttpParserUpgrade as offer:
+            if offers_upgrade(parser):
+                self.parser = make_parser(self)
+                return head_without_offer(parser, self.url, self.headers) + data[offer.args[0] :]
+        return b""
+
     def _too_large(self) -> str:
         return f"the head of the request is larger than the limit of {self._guard.max_head_bytes} bytes"
 
@@ -121,6 +138,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Begin with a head; uvicorn learns of it when it is complete."""
         self.url, self.headers, self.expect_100_continue = b"", [], False
         self._in_head = True
+        self._guard.wake(self)
         self._guard.waiting.setdefault(self, self.loop.time())
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -130,6 +148,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Begin with the request, if its head is within the limits."""
+        if offers_upgrade(self.parser):
+            return
         self._guard.waiting.pop(self, None)
         self._in_head, self._fruitful = False, True
         if self._fruitless_bytes + self._chunk_bytes > self._guard.max_head_bytes:
@@ -148,7 +168,7 @@ class GuardedProtocol(HttpToolsProtocol):
             parser.get_method() == b"POST"
             and parser.get_http_version() == "1.1"
             and parser.should_keep_alive()
-            and not (parser.should_upgrade() or self._answering() or self.flow.write_paused)
+            and not (self._answering() or self.flow.write_paused)
             and self._answered_at_once < MAX_PIPELINED
         )
 
@@ -189,6 +209,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Take the end of a body; what is ordinary is answered here."""
+        if offers_upgrade(self.parser):
+            return
         self._fruitful = True
         if self._held is not None:
             if self._answer_at_once(b"".join(self._held)):

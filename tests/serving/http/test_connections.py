@@ -301,6 +301,62 @@ async def test_an_upgrade_to_web_sockets_is_answered_as_http(app: App, free_port
         assert (await client.answer())[0] == 200
 
 
+OFFER = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: %b\r\nhttp2-settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAA\r\n"
+
+
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket", b"TLS/1.0"])
+@pytest.mark.parametrize("size", [10_000, 100, 7, 1])
+async def test_what_follows_an_offer_of_another_protocol_is_read(app: App, free_port: int, protocol: bytes, size: int):
+    async with listening(app, free_port) as connect:
+        client = await connect()
+        pipelined = post(head=OFFER % protocol) * 3 + ASK
+        for start in range(0, len(pipelined), size):
+            await client.send(pipelined[start : start + size])
+            await asyncio.sleep(0)
+        assert [(await client.answer())[0] for _ in range(4)] == [200] * 4
+        chunked = b"POST /predict HTTP/1.1\r\n%btransfer-encoding: chunked\r\n\r\n" % (OFFER % protocol)
+        body = post().partition(b"\r\n\r\n")[2]
+        await client.send(b"%b%x\r\n%b\r\n0\r\n\r\n" % (chunked, len(body), body))
+        assert (await client.answer())[0] == 200
+    assert counted(app) == 4
+
+
+async def test_an_offer_of_another_protocol_is_within_the_limits(app: App, free_port: int):
+    async with listening(app, free_port, max_head_bytes=1000) as connect:
+        client = await connect()
+        await client.send(post(head=OFFER % b"h2c" + b"x: %b\r\n" % (b"y" * 1000)))
+        assert (await client.answer())[0] == 431
+        many = await connect()
+        await many.send((ASK[:-2] + OFFER % b"h2c" + b"\r\n") * 100)
+        assert (await many.answer())[0] == 429
+
+
+async def test_a_tunnel_is_refused(app: App, free_port: int):
+    async with listening(app, free_port) as connect:
+        client = await connect()
+        await client.send(b"CONNECT example.org:443 HTTP/1.1\r\nhost: x\r\n\r\nwhatever")
+        assert (await client.answer())[0] in {400, 404, 405}
+
+
+@pytest.mark.parametrize("late", [b"x", b""])
+async def test_a_caller_that_was_answered_before_its_body_came_is_idle(
+    app: App, free_port: int, late: bytes, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("serving.http.guard.KEEP_ALIVE_S", 0.5)
+    async with listening(app, free_port, max_connections=1) as connect:
+        for _ in range(2):
+            client = await connect()
+            await client.send(b"POST /nowhere HTTP/1.1\r\ncontent-length: 1000\r\n\r\n")
+            assert (await client.answer())[0] == 404
+            await client.send(late)
+        other = await connect()
+        assert await other.ask() == 200
+        await other.send(b"POST /nowhere HTTP/1.1\r\ncontent-length: 1000\r\n\r\n")
+        assert (await other.answer())[0] == 404
+        await other.send(late)
+        assert await other.reader.read() == b""
+
+
 def post(body: bytes = json.dumps({"pixels": [1] * 100 + [0] * 684}).encode(), head: bytes = b"") -> bytes:
     return b"POST /predict HTTP/1.1\r\n%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body)
 
