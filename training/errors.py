@@ -14,5 +14,9 @@ class CheckpointRejected(ServingError):
     """A checkpoint cannot be read, or does not belong to the run that asks for it."""
 
 
+class NotNumbers(ServingError):
+    """A network gives scores that are not numbers."""
+
+
 class ImpossibleLayer(InvalidInput):
     """A layer cannot take the shape it is given, or its description cannot be read: names the layer and the numbers."""

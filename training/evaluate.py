@@ -12,6 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from training.errors import NotNumbers
+
 Predict = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 """Images uint8 (N, 28, 28), 0 = paper, to scores (N, 10): logits or probabilities, the highest is the answer."""
 
@@ -66,13 +68,14 @@ def evaluate(
         batch_size: images per call of `predict`.
 
     Raises:
-        ValueError: no images, not as many labels, or a score is not a number.
+        ValueError: no images, or not as many labels.
+        NotNumbers: a score is not a number.
     """
     if len(images) == 0 or len(images) != len(labels):
         raise ValueError(f"expected as many labels as images and at least one, got {len(images)} and {len(labels)}")
     scores = np.concatenate([predict(images[i : i + batch_size]) for i in range(0, len(images), batch_size)])
     if np.isnan(scores).any():
-        raise ValueError(
+        raise NotNumbers(
             f"{np.isnan(scores).any(axis=1).sum()} of {len(scores)} images have scores that are not numbers"
         )
     return _count(scores.argmax(axis=1).astype(np.int64), labels.astype(np.int64))

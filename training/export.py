@@ -3,6 +3,7 @@
 Must not know: how good the network is; `training.verify` finds out.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,11 +37,16 @@ class CalibratedNetwork(nn.Module):
         network: images uint8 (N, 28, 28) to logits float32 (N, 10).
         temperature: what the logits are divided by before the softmax, > 0.
 
+    Raises:
+        ExportFailed: the temperature is not a positive number.
+
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", for the temperature.
     """
 
     def __init__(self, network: nn.Module, temperature: float):
         super().__init__()
+        if not 0 < temperature < math.inf:
+            raise ExportFailed(f"temperature {temperature:g}: expected a positive number")
         self.network, self.temperature = network, temperature
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ from scipy.stats import binomtest
 from torch import nn
 
 from training.architectures import build
+from training.errors import NotNumbers
 from training.evaluate import evaluate, predictor, wilson_interval
 
 
@@ -66,7 +67,7 @@ def test_scores_that_are_not_numbers_are_refused_and_not_counted_as_zeros(images
     def broken(images):
         return np.where(images[:, :1, 0] == 2, np.nan, np.eye(10, dtype=np.float32)[0])
 
-    with pytest.raises(ValueError, match="1 of 5 images"):
+    with pytest.raises(NotNumbers, match="1 of 5 images"):
         evaluate(broken, images, np.zeros(5, np.int64))
 
 

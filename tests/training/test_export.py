@@ -1,3 +1,4 @@
+import math
 import re
 from pathlib import Path
 
@@ -117,4 +118,11 @@ def test_a_network_that_cannot_be_exported_is_one_line(tmp_path: Path, model: nn
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, ServingError)
     assert model.training
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf])
+def test_a_temperature_that_is_no_positive_number_is_refused(tmp_path: Path, temperature: float):
+    with pytest.raises(ExportFailed, match="expected a positive number"):
+        export(network(), tmp_path / "model.onnx", temperature)
     assert list(tmp_path.iterdir()) == []

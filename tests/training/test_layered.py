@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from serving.explain import LAYERS_KEY
-from serving.runtime import OnnxModel, open_on_cpu
+from serving.runtime import OnnxModel, Outputs, open_on_cpu
 from training.architectures import NAMES, PartialConv2d, build
 from training.export import export
-from training.layered import check_layers, export_layers
+from training.layered import CHECK_BATCH, check_layers, export_layers
 from training.shapes import explain, trace
 
 IMAGES = np.random.default_rng(5).integers(0, 256, (5, 28, 28), np.uint8)
@@ -146,3 +146,19 @@ def test_the_check_passes_for_equal_weights_and_fails_for_others(tmp_path: Path)
     export_layers(model, tmp_path / "layers.onnx")
     check = check_layers(tmp_path / "layers.onnx", served, IMAGES)
     assert (check.passed, check.figure) == (False, "logits off by 1.00e-02 on 5 images")
+
+
+def test_the_check_fails_for_what_is_no_number_in_a_later_piece(tmp_path: Path):
+    model = network("mnist-mlp")
+    export_layers(model, tmp_path / "layers.onnx")
+
+    class Broken:
+        def run(self, images: np.ndarray) -> Outputs:
+            right = session.run(images)
+            if len(images) < CHECK_BATCH:
+                right.logits[:] = np.nan
+            return right
+
+    export(model, tmp_path / "model.onnx")
+    session = OnnxModel(tmp_path / "model.onnx", "cpu")
+    assert not check_layers(tmp_path / "layers.onnx", Broken(), np.zeros((CHECK_BATCH + 1, 28, 28), np.uint8)).passed

@@ -315,7 +315,34 @@ def test_logits_that_are_no_numbers(file: Path, network: Linear, digits: Digits)
     edit_weight(file, lambda weight: np.full_like(weight, np.nan))
     found = failures(file, network, digits)
     assert {"batch sizes", "parity", "labels", "companions", "probabilities", "accuracy"} <= found.keys()
-    assert found["parity"].startswith("nan")
+    assert found["parity"] == f"logits that are not numbers in a batch of {len(digits.images)}"
+
+
+def test_logits_that_are_no_numbers_at_one_batch_size(file: Path, network: Linear, digits: Digits):
+    def spoil(graph: onnx.ModelProto) -> None:
+        for node in graph.graph.node:
+            node.output[:] = ["good" if name == "logits" else name for name in node.output]
+            node.input[:] = ["good" if name == "logits" else name for name in node.input]
+        values = {"first": np.int64(0), "seven": np.int64(7), "nan": np.float32(np.nan)}
+        graph.graph.initializer.extend(numpy_helper.from_array(np.array(each), name) for name, each in values.items())
+        graph.graph.node.extend(
+            [
+                helper.make_node("Shape", ["images"], ["shape"]),
+                helper.make_node("Gather", ["shape", "first"], ["size"]),
+                helper.make_node("Equal", ["size", "seven"], ["is_seven"]),
+                helper.make_node("Where", ["is_seven", "nan", "good"], ["logits"]),
+            ]
+        )
+
+    edit(file, spoil)
+    assert failures(file, network, digits) == {"batch sizes": "logits that are not numbers in a batch of 7"}
+
+
+def test_a_network_that_gives_no_numbers_is_a_failed_check(file: Path, digits: Digits):
+    broken = Linear().eval()
+    torch.nn.init.constant_(broken.linear.weight, float("nan"))
+    found = failures(file, broken, digits)
+    assert found["accuracy kept"] == f"{len(digits.images)} of {len(digits.images)} images have scores that are not numbers"
 
 
 def test_a_file_that_is_no_model_fails_every_check(file: Path, network: Linear, digits: Digits):

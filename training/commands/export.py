@@ -25,7 +25,15 @@ def run(arguments: argparse.Namespace) -> int:
 
     from training.checkpoint import load, load_weights
     from training.export import export
-    from training.verify import BATCH_SIZES, Subject, check_batch_sizes, check_graph, format_checks, require
+    from training.verify import (
+        BATCH_SIZES,
+        Subject,
+        check_batch_sizes,
+        check_graph,
+        check_probabilities,
+        format_checks,
+        require,
+    )
 
     source, output = arguments.checkpoint, arguments.output
     model = load_weights(source, arguments.architecture) if arguments.architecture else load(source).model()
@@ -35,7 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
         export(model, file, arguments.temperature)
         noise = np.random.default_rng(0).integers(0, 256, (max(BATCH_SIZES), 28, 28), np.uint8)
         subject = Subject(file.read_bytes(), model, noise)
-        checks = [*check_graph(subject), check_batch_sizes(subject)]
+        checks = [
+            *check_graph(subject),
+            check_batch_sizes(subject),
+            check_probabilities(subject, arguments.temperature),
+        ]
         sys.stdout.write(format_checks(checks))
         require(checks)
         file.replace(output)
