@@ -46,11 +46,14 @@ students. {_held_back(manifest)}{_drawn(manifest)}
 
 def _held_back(manifest: Manifest) -> str:
     size = manifest.training.hyperparameters["validation_size"]
+    if not size:
+        return "All training digits were learnt from."
+    seeds = manifest.seeds.seeds if manifest.seeds else []
+    seed = " and\nthe seed" if len(seeds) > 1 else ""
+    temperature = "the temperature, the threshold" if seed else "the temperature and the\nthreshold"
     return (
-        f"{size:,} training digits, each digit in its share, were held back: the temperature, the threshold and\n"
-        "the seed were chosen on them, not on the test set."
-        if size
-        else "All training digits were learnt from."
+        f"{size:,} training digits, each digit in its share, were held back: {temperature}{seed} were chosen on them, "
+        "not on the test set."
     )
 
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from training.calibration import reliability
+from training.calibration import Bin, reliability
 from training.checkpoint import EpochRecord
 from training.figures import Scores
 from training.selective import risk_coverage
@@ -54,10 +54,7 @@ def confusion(scores: Scores) -> bytes:
 
 def reliability_diagram(scores: Scores) -> bytes:
     """Draw accuracy over confidence in bins of equal numbers; both axes as distance from certainty, logarithmic."""
-    bins = reliability(scores.probabilities, scores.digits.labels)
-    # An accuracy of 1 has no logarithm: half an error stands for none.
-    doubt = [1 - part.confidence for part in bins]
-    errors = [max(1 - part.accuracy, 0.5 / part.count) for part in bins]
+    doubt, errors = reliability_points(reliability(scores.probabilities, scores.digits.labels))
     figure = Figure((3.8, 3.4), layout="constrained")
     axes = figure.subplots()
     limits = (min(*doubt, *errors) / 2, max(*doubt, *errors) * 2)
@@ -65,6 +62,16 @@ def reliability_diagram(scores: Scores) -> bytes:
     axes.loglog(doubt, errors, "o-", color=COLOUR, markersize=4)
     _label(axes, "1 - mean confidence", "share of errors (none: half of one)")
     return _png(figure)
+
+
+def reliability_points(bins: Sequence[Bin]) -> tuple[list[float], list[float]]:
+    """Return the distances of confidence and accuracy from certainty, each above 0, for it has no logarithm.
+
+    Half an error stands for none, and half a rounding of float32 below 1 for no doubt.
+    """
+    doubt = [max(1 - part.confidence, 2**-25) for part in bins]
+    errors = [max(1 - part.accuracy, 0.5 / part.count) for part in bins]
+    return doubt, errors
 
 
 def risk_coverage_curve(scores: Scores, threshold: float) -> bytes:

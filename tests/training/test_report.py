@@ -14,13 +14,14 @@ from serving.manifest import Manifest, read_manifest
 from tests.conftest import Digits as TestDigits
 from training import choices as choices_module
 from training.architectures import build
+from training.calibration import Bin
 from training.checkpoint import Checkpoint, EpochRecord
 from training.choices import MAX_REFUSED, Choices, choose, validation_digits
 from training.evaluate import predictor
 from training.figures import Scores
 from training.mnist import Mnist
 from training.model_card import model_card
-from training.plots import misread_digits
+from training.plots import misread_digits, reliability_points
 from training.publish import publish
 from training.recipe import find
 from training.report import CARD_FILE_NAME, REPORT_FILE_NAME
@@ -145,3 +146,9 @@ def test_no_misread_digits_make_no_picture(test_digits: TestDigits) -> None:
     images, labels = test_digits
     perfect = np.eye(10, dtype=np.float32)[labels[:50]]
     assert misread_digits(Scores(perfect, Digits(images[:50], labels[:50]))) is None
+
+
+def test_a_bin_without_a_doubt_or_an_error_is_drawn() -> None:
+    doubt, errors = reliability_points((Bin(10, 0.9, 0.7), Bin(50, 1.0, 1.0)))
+    assert doubt == pytest.approx([0.1, 2**-25])
+    assert errors == pytest.approx([0.3, 0.01])
