@@ -95,9 +95,11 @@ class TrainingRecord(_Record):
     parameters: int
     multiply_adds: int
     device: str
-    code_commit: str
+    code_commit: str = Field(description="of the training code; until November 2026, that of the publication")
     dataset_sha256: dict[str, Sha256]
     packages: dict[str, str]
+    processes: Annotated[int, Field(ge=1, description="each took batches of the recipe's size")] = 1
+    threads: Annotated[int, Field(ge=1, description="of each operation on the CPU")] = 1
 
 
 class Acceptance(_Record):

@@ -8,6 +8,7 @@ import os
 import re
 import warnings
 import zipfile
+import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,14 @@ class Checkpoint:
     """Device type that the run used, "cpu" or "cuda"."""
     unaveraged: dict[str, Tensor] = field(default_factory=dict)
     """The weights that the run goes on from, where `state_dict` is their running mean; otherwise empty."""
+    code_commits: tuple[str, ...] = ()
+    """Of the training code; several where others have resumed the run, none of a run before this was noted."""
+    packages: dict[str, str] = field(default_factory=dict)
+    """Releases that the run was begun with; see `training.provenance`."""
+    processes: int = 1
+    """How many trained together."""
+    threads: int = 1
+    """CPU threads of each operation."""
 
     def model(self) -> nn.Module:
         """Return the network with these weights, on the CPU, in evaluation mode."""
@@ -120,6 +129,7 @@ def load(path: Path) -> Checkpoint:
         content = {key: value for key, value in content.items() if key != "format"}
         content["recipe"] = Recipe(**content["recipe"])
         content["history"] = tuple(EpochRecord(**record) for record in content["history"])
+        content["code_commits"] = tuple(content.get("code_commits", ()))
         checkpoint = Checkpoint(**content)
     except (KeyError, TypeError) as error:
         raise CheckpointRejected(f"{path} is a checkpoint of another version of this program: {error}") from error
@@ -161,6 +171,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise CheckpointRejected(f"{path} cannot be read: {error.strerror}") from error
     with file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        _check_intact(path)
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
         # A file that is none raises whatever its bytes happen to lead to: KeyError, EOFError, OSError, ...
@@ -169,6 +180,19 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointRejected(f"{path} holds a {type(content).__name__}, not a checkpoint or a state_dict")
     return content
+
+
+def _check_intact(path: Path) -> None:
+    """Refuse an archive with a member that is not what its checksum says: torch would read it all the same."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+        raise CheckpointRejected(f"{path} is damaged: copy it again, or train again ({error})") from error
+    if broken:
+        raise CheckpointRejected(f"{path} is damaged: copy it again, or train again ({broken} is not what was saved)")
 
 
 def _reason(path: Path, error: str) -> str:

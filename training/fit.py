@@ -5,10 +5,13 @@ Must not know: the console, or where runs lie; a `Listener` hears how it goes, `
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from training import provenance
 from training.checkpoint import Checkpoint, save
 from training.distributed import Group
 from training.errors import CheckpointRejected
@@ -59,19 +62,20 @@ def fit(
         save_to, listener = None, None
     listener = listener or Silence()
     if resume:
-        _check_same_run(resume, recipe, seed)
+        _check_same_run(resume, recipe, seed, group.size)
     with (
         _limited(threads),
         torch.random.fork_rng(devices=[] if device == "cpu" else [torch.cuda.current_device()]),
         torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
     ):
         learner = Learner(recipe, data, seed, device, listener, group)
-        state = learner.begin(resume)
+        origin = _origin(resume, group.size, threads)
+        state = replace(learner.begin(resume), **origin)
         if save_to and not resume:
             save(state, save_to)
         for epoch in range(state.epoch + 1, recipe.epochs + 1):
             record = learner.epoch(epoch)
-            state = learner.state((*state.history, record))
+            state = replace(learner.state((*state.history, record)), **origin)
             if save_to:
                 save(state, save_to)
             listener.on_epoch(record)
@@ -89,10 +93,23 @@ def _limited(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _check_same_run(checkpoint: Checkpoint, recipe: Recipe, seed: int) -> None:
+def _origin(resume: Checkpoint | None, processes: int, threads: int) -> dict[str, Any]:
+    """Return what a checkpoint says of how the run came about; of a resumed one, how it was begun and who went on."""
+    before, now = (resume.code_commits if resume else ()), provenance.code_commit()
+    return {
+        "code_commits": before if now in before else (*before, now),
+        "packages": (resume.packages if resume else {}) or provenance.packages(),
+        "processes": processes,
+        "threads": threads,
+    }
+
+
+def _check_same_run(checkpoint: Checkpoint, recipe: Recipe, seed: int, processes: int) -> None:
     """Refuse to go on from another run; only the number of epochs may have grown, where no schedule depends on it."""
     if checkpoint.seed != seed:
         raise CheckpointRejected(f"the checkpoint was trained with seed {checkpoint.seed}, not {seed}")
+    if checkpoint.processes != processes:
+        raise CheckpointRejected(f"the checkpoint was trained by {checkpoint.processes} processes, not {processes}")
     before, now = checkpoint.recipe.hyperparameters(), recipe.hyperparameters()
     for name in before:
         may_differ = name == "epochs" and recipe.schedule == "constant"

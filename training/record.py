@@ -5,7 +5,6 @@ Must not know: where models are published.
 
 import base64
 import hashlib
-import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
@@ -34,9 +33,7 @@ from training.checkpoint import Checkpoint
 from training.export import IR_VERSION, OPSET
 from training.verify import Digits, measure_accuracy
 
-ROOT = Path(__file__).parent.parent
-
-# Whose versions decide what the weights and the file are.
+# Whose versions decide what the file is; what decides the weights stands in the checkpoint.
 PACKAGES = ("torch", "numpy", "onnx", "onnxscript")
 
 GOLDEN_PER_DIGIT = 2
@@ -114,14 +111,16 @@ def _training_record(checkpoint: Checkpoint) -> TrainingRecord:
         parameters=shapes.parameters(model),
         multiply_adds=shapes.multiply_adds(model),
         device=checkpoint.device,
-        code_commit=code_commit(),
+        code_commit=", ".join(checkpoint.code_commits) or "unknown",
         dataset_sha256=mnist.SHA256,
-        packages=packages(),
+        packages=packages() | checkpoint.packages,
+        processes=checkpoint.processes,
+        threads=checkpoint.threads,
     )
 
 
 def packages() -> dict[str, str]:
-    """Return name and version of what decides the weights and the file, whichever ONNX Runtime is installed."""
+    """Return name and version of what decides the file, whichever ONNX Runtime is installed."""
     return {name: installed_version(name) for name in (*PACKAGES, *installed_distributions())}
 
 
@@ -165,27 +164,3 @@ def make_reference(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.integer
         ink_edges=[0.0, *inner.tolist(), 255.0],
         ink=(counts / len(ink)).tolist(),
     )
-
-
-def code_commit(root: Path = ROOT) -> str:
-    """Return the commit of the training code.
-
-    Args:
-        root: the folder that holds `training/`.
-
-    Returns:
-        40 hexadecimal digits, with `-dirty` behind them if files of `training/` differ from it; `unknown` if `root`
-        is not the top of a working tree, or there is no git.
-    """
-    top, commit = _git(root, "rev-parse", "--show-toplevel"), _git(root, "rev-parse", "HEAD")
-    if not top or not commit or Path(top).resolve() != root.resolve():
-        return "unknown"
-    return f"{commit}-dirty" if _git(root, "status", "--porcelain", "--", "training") else commit
-
-
-def _git(root: Path, *arguments: str) -> str:
-    try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return done.stdout.strip()

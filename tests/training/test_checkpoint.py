@@ -47,7 +47,8 @@ def test_what_was_saved_is_loaded(tmp_path: Path, trained: Checkpoint):
     path = tmp_path / "run" / "checkpoint.pt"
     save(trained, path)
     loaded = load(path)
-    for field in ("architecture", "recipe", "seed", "epoch", "history", "device"):
+    tensors = {"state_dict", "optimizer", "unaveraged"}
+    for field in trained.__dataclass_fields__.keys() - tensors:
         assert getattr(loaded, field) == getattr(trained, field)
     assert loaded.state_dict.keys() == trained.state_dict.keys()
     assert all(torch.equal(loaded.state_dict[name], weight) for name, weight in trained.state_dict.items())
@@ -59,6 +60,17 @@ def test_a_checkpoint_gives_its_network_in_evaluation_mode(trained: Checkpoint):
     model = trained.model()
     assert not model.training
     assert torch.equal(model.conv1.weight, trained.state_dict["conv1.weight"])
+
+
+def test_a_bit_that_has_changed_is_noticed(tmp_path: Path, trained: Checkpoint):
+    path = tmp_path / "checkpoint.pt"
+    save(trained, path)
+    weight = trained.state_dict["linear.weight"].numpy().tobytes()
+    data = bytearray(path.read_bytes())
+    data[data.index(weight) + len(weight) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointRejected, match="is damaged: copy it again, or train again"):
+        load(path)
 
 
 def test_saving_leaves_one_file(tmp_path: Path, trained: Checkpoint):

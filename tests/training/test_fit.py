@@ -13,6 +13,7 @@ from training.fit import fit
 from training.learner import epoch_seed
 from training.listener import Silence
 from training.mnist import Mnist
+from training.provenance import packages
 from training.recipe import Recipe, find
 
 
@@ -126,6 +127,27 @@ def test_a_checkpoint_of_another_run_is_refused(recipe, small_mnist: Mnist, seed
     short = fit(replace(recipe, epochs=2), small_mnist, seed=1)
     with pytest.raises(CheckpointRejected, match=message):
         fit(replace(recipe, **changes), small_mnist, seed=seed, resume=short)
+
+
+def test_a_run_of_several_processes_is_not_gone_on_with_by_one(recipe: Recipe, small_mnist: Mnist):
+    by_two = replace(fit(replace(recipe, epochs=1), small_mnist, seed=1), processes=2)
+    with pytest.raises(CheckpointRejected, match="trained by 2 processes, not 1"):
+        fit(recipe, small_mnist, seed=1, resume=by_two)
+
+
+def test_a_checkpoint_says_with_what_it_was_trained_and_by_which_code_it_was_gone_on_with(
+    recipe: Recipe, small_mnist: Mnist, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("training.provenance.code_commit", lambda: "a" * 40)
+    short = fit(replace(recipe, epochs=1), small_mnist, seed=1, threads=2)
+    assert (short.code_commits, short.processes, short.threads) == (("a" * 40,), 1, 2)
+    assert short.packages == packages()
+    assert fit(replace(recipe, epochs=2), small_mnist, seed=1, resume=short).code_commits == ("a" * 40,)
+    monkeypatch.setattr("training.provenance.code_commit", lambda: "b" * 40)
+    monkeypatch.setattr("training.provenance.packages", lambda: {"torch": "another"})
+    longer = fit(replace(recipe, epochs=2), small_mnist, seed=1, resume=short)
+    assert longer.code_commits == ("a" * 40, "b" * 40)
+    assert longer.packages == packages()
 
 
 def test_the_caller_keeps_its_generator_and_its_threads(recipe: Recipe, small_mnist: Mnist):
