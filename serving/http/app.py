@@ -54,7 +54,7 @@ def create_app(
         metrics: of the whole service.
         more_routes: of other protocols; they may raise ServingError, and say in `scope["model"]` which model answers.
     """
-    predict = PredictEndpoint(catalogue, preparer, bodies, settings)
+    predict = PredictEndpoint(catalogue, preparer, bodies, settings, metrics)
     health = HealthEndpoints(catalogue, metrics)
     explain = ExplainEndpoint(catalogue, preparer, bodies, settings)
     page = PageEndpoints(catalogue, settings)
@@ -62,7 +62,8 @@ def create_app(
     if not settings.admin_port:
         routes += health.management()
     app = _make(routes, catalogue, access, settings, metrics)
-    app.router.routes += OpenApiEndpoint(catalogue, app.router).routes()
+    openapi = OpenApiEndpoint(catalogue, app.router, access, rate_limited=settings.rate_limit > 0)
+    app.router.routes += openapi.routes()
     return app
 
 

@@ -21,11 +21,12 @@ from serving.http.bodies import BodyReader
 from serving.http.errors import json_response
 from serving.http.pictures import Item, read_items, text_bytes
 from serving.limits import Limits
+from serving.metrics import Metrics
 from serving.predictor import Prediction, Predictor
 from serving.preparing import Preparer
 from serving.preprocess import Prepared
 from serving.settings import Settings
-from serving.status import http_status
+from serving.status import http_status, reason
 
 PARAMETERS = {"model", "version", "include"}
 
@@ -41,10 +42,13 @@ class PredictEndpoint:
         preparer: prepares pictures.
         bodies: reads what is sent.
         settings: limits of size and time.
+        metrics: told of every refusal.
     """
 
-    def __init__(self, catalogue: Catalogue, preparer: Preparer, bodies: BodyReader, settings: Settings):
-        self._catalogue, self._preparer, self._bodies = catalogue, preparer, bodies
+    def __init__(
+        self, catalogue: Catalogue, preparer: Preparer, bodies: BodyReader, settings: Settings, metrics: Metrics
+    ):
+        self._catalogue, self._preparer, self._bodies, self._metrics = catalogue, preparer, bodies, metrics
         self._limits, self._timeout_s = Limits.of(settings), settings.request_timeout_s
 
     def routes(self) -> list[Route]:
@@ -65,9 +69,12 @@ class PredictEndpoint:
         items = await take_apart(text_bytes(body, content_type), read_items, body, content_type, self._limits)
         results = await self._prepare(items, deadline)
         prepared = [result for result in results if isinstance(result, Prepared)]
-        predictions = await predictor.predict(prepared, deadline)
+        predictions = await predictor.predict(prepared, deadline) if prepared else []
+        if refusal := _refusal(results):
+            self._metrics.rejected.labels(reason(refusal)).inc()
+        status = http_status(refusal) if refusal else 200
         describing = partial(describe, predictor, items, results, predictions, include_input="include" in query)
-        return await here_or_alone(len(items), INLINE_ITEMS, lambda: json_response(describing(), _status(results)))
+        return await here_or_alone(len(items), INLINE_ITEMS, lambda: json_response(describing(), status))
 
     async def _prepare(self, items: Sequence[Item], deadline: float) -> list[Prepared | ServingError]:
         decoded = await self._preparer.prepare(encoded(items), deadline)
@@ -102,11 +109,10 @@ def _as_it_is(content: Any) -> Prepared | ServingError:
     return Prepared(image=content, blank=blank, polarity="light_on_dark", box=None, size=(28, 28), reasons=())
 
 
-def _status(results: Sequence[Prepared | ServingError]) -> int:
-    """Return 200, or, if nothing could be read, what went wrong with the first."""
-    if not results or any(isinstance(result, Prepared) for result in results):
-        return 200
-    return next(http_status(result) for result in results if isinstance(result, ServingError))
+def _refusal(results: Sequence[Prepared | ServingError]) -> ServingError | None:
+    """Return what is wrong with the first picture if none could be read."""
+    errors = [result for result in results if isinstance(result, ServingError)]
+    return errors[0] if errors and len(errors) == len(results) else None
 
 
 def describe(

@@ -6,11 +6,13 @@ import httpx
 import pytest
 from starlette.routing import Route
 
+from serving.errors import QueueFull
+from serving.preparing import Preparer
 from serving.settings import Settings
 from serving.worker import Worker
 from tests.serving.layered_model import write_layered_model
 from tests.serving.tiny_model import write_tiny_model
-from tests.serving.v2_worker import client_of
+from tests.serving.v2_worker import client_of, tiny_worker
 
 
 @pytest.fixture
@@ -128,3 +130,57 @@ async def test_before_a_model_is_there_it_says_so(tmp_path: Path):
         answer = await client.get("/openapi.json")
     assert answer.status_code == 503
     await worker.stop()
+
+
+async def document_of(root: Path, **settings: Any) -> dict[str, Any]:
+    headers = {"authorization": f"Bearer {settings.get('token', '')}"}
+    async with tiny_worker(root, **settings) as worker, client_of(worker) as client:
+        answer = await client.get("/openapi.json", headers=headers)
+        assert answer.status_code == 200
+        document: dict[str, Any] = answer.json()
+        return document
+
+
+HEALTH = {"/livez", "/readyz"}
+
+
+async def test_where_a_token_is_needed_the_document_says_so(tmp_path: Path):
+    document = await document_of(tmp_path, token="secret", rate_limit=1000)
+    assert document["components"]["securitySchemes"] == {"bearer": {"type": "http", "scheme": "bearer"}}
+    for _, path, operation in operations(document):
+        if path in HEALTH:
+            assert "security" not in operation
+            assert not {"401", "429"} & set(operation["responses"])
+        else:
+            assert operation["security"] == [{"bearer": []}]
+            assert {"401", "429"} <= set(operation["responses"])
+
+
+async def test_a_rate_limit_alone_needs_no_token(tmp_path: Path):
+    document = await document_of(tmp_path, rate_limit=1000)
+    assert "securitySchemes" not in document["components"]
+    for _, path, operation in operations(document):
+        assert "security" not in operation
+        assert "401" not in operation["responses"]
+        assert path in HEALTH or "429" in operation["responses"]
+
+
+async def test_where_everybody_may_ask_no_token_is_described(tmp_path: Path):
+    document = await document_of(tmp_path)
+    assert "securitySchemes" not in document["components"]
+    for _, path, operation in operations(document):
+        assert "security" not in operation
+        assert "401" not in operation["responses"]
+        assert path in {"/predict", "/explain", "/v2/models/{model}/infer"} or "429" not in operation["responses"]
+
+
+async def test_an_example_whose_picture_cannot_be_read_is_shown_as_it_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    async def refuse(_: Preparer, pictures: list[bytes], __: float) -> list[QueueFull]:
+        return [QueueFull("no room", 1.0)] * len(pictures)
+
+    monkeypatch.setattr(Preparer, "prepare", refuse)
+    document = await document_of(tmp_path)
+    answer = document["paths"]["/predict"]["post"]["responses"]["429"]["content"]["application/json"]
+    assert answer["example"]["predictions"] == [{"error": "no room", "source": 0}]

@@ -196,6 +196,15 @@ async def test_a_form_needs_no_declared_boundary(app: App, digit: np.ndarray):
         assert found(await post(app, content=body, headers={"content-type": declared})) == [tiny_digit(digit)]
 
 
+async def test_a_form_may_have_a_preamble_white_space_behind_boundaries_and_folded_headers(app: App, digit: np.ndarray):
+    disposition = b'Content-Disposition: form-data;\r\n\tname="f";\r\n filename="%s.png"\r\n\r\n'
+    parts = [disposition % name + png(digit) + b"\r\n" for name in (b"a", b"b")]
+    body = b"This is a form.\r\n--b \t\r\n" + parts[0] + b"--b\t\r\n" + parts[1] + b"--b-- \r\nend"
+    answer = await post(app, content=body, headers={"content-type": "multipart/form-data; boundary=b"})
+    assert found(answer) == [tiny_digit(digit)] * 2
+    assert [prediction["source"] for prediction in answer.json()["predictions"]] == ["a.png", "b.png"]
+
+
 async def test_another_model_and_version_can_be_chosen(app: App, digit: np.ndarray):
     for query, model in (
         ({"model": "other"}, {"name": "other", "version": "1"}),
@@ -241,6 +250,37 @@ async def test_more_pictures_than_allowed_are_413(models: Path, executor: Thread
     for body in too_many:
         assert (await post(app, **body)).status_code == 413
     assert app.value("rejected_total", reason="too_large") == 3
+
+
+async def inferences(app: App, result: str) -> float:
+    labels = {"model": "tiny", "version": "2", "result": result}
+    return app.value("inference_duration_seconds_count", **labels) or 0.0
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "reason"),
+    [
+        ({"content": b"no picture"}, 422, "unreadable"),
+        ({"files": [("f", b"no"), ("f", b"picture")]}, 422, "unreadable"),
+        ({"content": png(np.zeros((64, 64), np.uint8))}, 413, "too_large"),
+    ],
+)
+async def test_a_request_of_only_bad_pictures_counts_once_as_refused_and_not_as_an_inference(
+    models: Path, executor: ThreadPoolExecutor, content: dict[str, Any], status: int, reason: str
+):
+    app = App(models, executor, max_pixels=1000)
+    await app.catalogue.start()
+    assert (await post(app, **content)).status_code == status
+    assert (await inferences(app, "success"), await inferences(app, "fail")) == (0, 0)
+    assert app.value("rejected_total", reason=reason) == 1
+
+
+async def test_a_request_with_one_readable_picture_is_an_inference_and_not_refused(app: App, digit: np.ndarray):
+    blank = png(np.zeros((28, 28), np.uint8))
+    for answered, readable in enumerate((png(digit), blank), 1):
+        assert (await post(app, files=[("f", readable), ("f", b"no picture")])).status_code == 200
+        assert await inferences(app, "success") == answered
+    assert app.value("rejected_total", reason="unreadable") is None
 
 
 async def test_thirty_thousand_parts_are_refused_at_the_limit(app: App):
