@@ -4,6 +4,7 @@ Must not know: what the parts hold.
 """
 
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from python_multipart.exceptions import FormParserError
@@ -12,8 +13,11 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from serving.errors import InvalidInput, TooLarge
 from serving.heavy import pieces
 
-# RFC 2046, section 5.1.1: up to 70 of these characters.
-BOUNDARY = re.compile(rb"--([0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-])\r?\n")
+# RFC 2046, section 5.1.1: up to 70 of these characters, and white space behind them.
+BOUNDARY = re.compile(rb"--([0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-])[ \t]*+\r?\n")
+REST_OF_BOUNDARY = re.compile(rb"[ \t]*+\r\n")
+
+EMPTY_LINE = b"\r\n\r\n"
 
 # Of a body between which others have the interpreter: about a dozen small pictures.
 PIECE_BYTES = 16_384
@@ -80,10 +84,13 @@ def read_form(body: bytes, boundary: bytes, max_parts: int, max_header_bytes: in
         InvalidInput: it is no whole multipart body, or a header line of a part is longer than `max_header_bytes`.
         TooLarge: more than `max_parts` parts.
     """
+    delimiter = b"--" + boundary
+    start = _first(body, delimiter)
     # The parser takes a microsecond for each step; this, for 30,000 parts, one in all.
-    # From the first boundary on, before which empty lines may stand: each further one ends a part.
-    if body.count(b"\n--" + boundary, max(body.find(b"--" + boundary), 0)) > max_parts:
+    # From the first boundary on: each further one ends a part.
+    if body.count(b"\n" + delimiter, start) > max_parts:
         raise TooLarge(f"more than {max_parts} parts")
+    body = _unfold(body[start:], delimiter)
     collector = _Collector(max_parts)
     ended = []
     callbacks = collector.callbacks() | {"on_end": lambda: ended.append(True)}
@@ -97,3 +104,47 @@ def read_form(body: bytes, boundary: bytes, max_parts: int, max_header_bytes: in
     if not ended:
         raise InvalidInput("the multipart body ends before its last boundary")
     return collector.parts
+
+
+def _first(body: bytes, delimiter: bytes) -> int:
+    """Return where the first boundary is, at the start of a line; 0 where no part follows it.
+
+    Source: RFC 2046, section 5.1.1, for the text before it, which is to be ignored.
+    """
+    first = body.find(delimiter)
+    if first > 0 and body[first - 1] not in b"\r\n":
+        first = body.find(b"\n" + delimiter, first) + 1
+    return 0 if first < 0 or body.startswith(b"--", first + len(delimiter)) else first
+
+
+def _unfold(body: bytes, delimiter: bytes) -> bytes:
+    """Return a body with each header of a part on one line, and no white space behind a boundary.
+
+    Source: RFC 822, section 3.1.1, for folded lines: the line break goes, the white space stays.
+    """
+    made: list[bytes] = []
+    kept = 0
+    for start, stop in _heads(body, delimiter):
+        head = body[start:stop]
+        lines = head.lstrip(b" \t")
+        plain = lines[:2] + lines[2:].replace(b"\r\n ", b" ").replace(b"\r\n\t", b"\t")
+        if plain != head:
+            made += [body[kept:start], plain]
+            kept = stop
+    return b"".join([*made, body[kept:]]) if made else body
+
+
+def _heads(body: bytes, delimiter: bytes) -> Iterator[tuple[int, int]]:
+    """Yield of each part where its head starts, right behind the boundary, and stops, before the empty line."""
+    start = len(delimiter)
+    while True:
+        if REST_OF_BOUNDARY.match(body, start):
+            stop = body.find(EMPTY_LINE, start)
+            if stop < 0:
+                return
+            yield start, stop
+            start = stop + len(EMPTY_LINE)
+        found = body.find(b"\r\n" + delimiter, start)
+        if found < 0:
+            return
+        start = found + 2 + len(delimiter)

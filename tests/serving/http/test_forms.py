@@ -3,9 +3,9 @@ import random
 import pytest
 
 from serving import heavy
-from serving.errors import TooLarge
+from serving.errors import InvalidInput, TooLarge
 from serving.http import forms
-from serving.http.forms import Part, read_form
+from serving.http.forms import Part, boundary_of, read_form
 
 
 def form_of(parts: list[Part]) -> bytes:
@@ -34,3 +34,59 @@ def test_as_many_parts_as_are_allowed_are_read_whatever_empty_lines_come_first(b
     assert read_form(before + form_of(parts), b"b", 2, 1000) == parts
     with pytest.raises(TooLarge, match="more than 1 parts"):
         read_form(before + form_of(parts), b"b", 1, 1000)
+
+
+# What nearly is a boundary, a head or a fold, and may stand in a picture.
+TRICKY = [
+    b"",
+    b"\r\n a\r\n\tb\r\n\r\n c",
+    b"\r\n--bX \r\n a: b\r\n c\r\n\r\n",
+    b"\n--b \r\nX: a\r\n b\r\n\r\n",
+    b" \t\r\n --b\r\n\t",
+    b"x --b\r\nX: a\r\n b\r\n\r\n",
+    b"\r\n--b\r \r\n c",
+]
+
+
+@pytest.mark.parametrize("preamble", [b"", b"\r\n", b"See --b below.\r\n", b"folded\r\n line\r\n\r\n", b"--a\n"])
+@pytest.mark.parametrize("padding", [b"", b" ", b"\t \t"])
+@pytest.mark.parametrize("fold", [b" ", b"\r\n ", b"\r\n\t", b" \r\n  \r\n "])
+@pytest.mark.parametrize("size", [1, 16_384])
+def test_what_multipart_allows_around_parts_is_read_and_their_bytes_stay(
+    monkeypatch: pytest.MonkeyPatch, preamble: bytes, padding: bytes, fold: bytes, size: int
+):
+    monkeypatch.setattr(forms, "PIECE_BYTES", size)
+    parts = [Part(f"{place}.png", data) for place, data in enumerate(TRICKY)]
+    body = preamble
+    for part in parts:
+        head = b'X-First: 1\r\nContent-Disposition:%sform-data;%sfilename="%s"' % (fold, fold, part.name.encode())
+        body += b"--b" + padding + b"\r\n" + head + b"\r\n\r\n" + part.data + b"\r\n"
+    assert read_form(body + b"--b--" + padding + b"\r\nthe end\r\n--b\r\n", b"b", 20, 200) == parts
+
+
+@pytest.mark.parametrize("padding", [b"", b" \t"])
+def test_a_part_without_headers_is_read(padding: bytes):
+    body = b"--b" + padding + b"\r\n\r\n a\r\n b\r\n--b" + padding + b"\r\n\r\n\r\n--b--\r\n"
+    assert read_form(body, b"b", 2, 100) == [Part("", b" a\r\n b"), Part("", b"")]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"preamble --b\r\n\r\na\r\n--b--\r\n",
+        b"preamble\r\n--b--\r\n",
+        b"--b x\r\n\r\na\r\n--b--\r\n",
+        b"--b\r\n X: folded onto nothing\r\n\r\na\r\n--b--\r\n",
+        b"--b\r\nX: " + b"\r\n a" * 100 + b"\r\n\r\na\r\n--b--\r\n",
+        b"--b\r\nX: a\r\n b",
+        b"no boundary",
+    ],
+)
+def test_what_multipart_does_not_allow_is_refused(body: bytes):
+    with pytest.raises(InvalidInput, match="multipart"):
+        read_form(body, b"b", 9, 100)
+
+
+@pytest.mark.parametrize("padding", [b" ", b"\t\t"])
+def test_white_space_is_no_part_of_a_boundary(padding: bytes):
+    assert boundary_of("", b"--a b" + padding + b"\r\n") == b"a b"
