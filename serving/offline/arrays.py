@@ -50,7 +50,8 @@ class ArrayRows:
         images, errors = to_images(self.rows, self.full)
         labels: npt.NDArray[np.int8] | None = None
         if self.labels is not None:
-            labels, _ = to_labels(self.labels)
+            labels, wrong_labels = to_labels(self.labels)
+            errors = wrong_labels | errors
         names = list(map(str, range(self.first, self.first + len(images))))
         return rows_of_place(self.place, names, images, labels, errors)
 

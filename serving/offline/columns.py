@@ -1,8 +1,9 @@
-"""Which columns of a table are the pixels, in which order, and which is the label.
+"""Which columns of a table are the pixels, in which order, and which is the label; numbers written as text.
 
 Must not know: how a table is stored.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,11 @@ class Columns:
     label: int | None
     count: int
 
+    @property
+    def read(self) -> list[int]:
+        """The positions of the pixels and of the label, from left to right."""
+        return sorted([*self.pixels, *([] if self.label is None else [self.label])])
+
 
 def find_columns(names: Sequence[str]) -> Columns:
     """Return the columns of a table with a header; other columns are not looked at.
@@ -33,15 +39,24 @@ def find_columns(names: Sequence[str]) -> Columns:
     Raises:
         InvalidInput: the names do not give 784 pixels, numbered from 0 or from 1.
     """
-    cleaned = [name.strip().strip('"').strip() for name in names]
+    cleaned = list(map(_clean, names))
     labels = [position for position, name in enumerate(cleaned) if name.lower() in LABEL_NAMES]
     check_labels([cleaned[position] for position in labels])
-    numbers = {position: number for position, name in enumerate(cleaned) if (number := _number(name)) is not None}
+    return Columns(find_pixels(names), labels[0] if labels else None, len(names))
+
+
+def find_pixels(names: Sequence[str]) -> tuple[int, ...]:
+    """Return the positions of the pixels, row-major.
+
+    Raises:
+        InvalidInput: as for `find_columns`.
+    """
+    numbers = {position: number for position, name in enumerate(names) if (number := _number(_clean(name))) is not None}
     ordered = sorted(numbers, key=numbers.__getitem__)
     found = [numbers[position] for position in ordered]
     if found not in (list(range(PIXELS)), list(range(1, PIXELS + 1))):
         raise InvalidInput(f"expected 784 pixel columns, pixel0 to pixel783 or pixel1 to pixel784, found {len(found)}")
-    return Columns(tuple(ordered), labels[0] if labels else None, len(names))
+    return tuple(ordered)
 
 
 def check_labels(names: Sequence[str]) -> None:
@@ -55,6 +70,10 @@ def check_labels(names: Sequence[str]) -> None:
     """
     if len(names) > 1:
         raise InvalidInput(f"more than one column of labels: {', '.join(names)}")
+
+
+def _clean(name: str) -> str:
+    return name.strip().strip('"').strip()
 
 
 def _number(name: str) -> int | None:
@@ -76,3 +95,19 @@ def columns_without_header(count: int) -> Columns:
     if count == PIXELS + 1:
         return Columns(tuple(range(1, PIXELS + 1)), 0, count)
     raise InvalidInput(f"expected 784 pixel columns and at most one label before them, found {count} columns")
+
+
+def parse_number(field: bytes) -> float:
+    """Return the number that a field holds as text, perhaps in quotes.
+
+    Raises:
+        ValueError: it holds none.
+    """
+    if b"_" in field:  # Python's own notation: 1_000
+        raise ValueError(field)
+    return float(field.strip(b'" '))
+
+
+def parse_label(field: bytes) -> float:
+    """Return the number that a field of labels holds, NaN where it is empty; raises as `parse_number` does."""
+    return parse_number(field) if field.strip(b'" ') else math.nan

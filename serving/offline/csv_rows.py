@@ -6,6 +6,7 @@ Measured on one core with Kaggle's rows: 6.5 us a row; Arrow's reader, which mak
 what is not whole numbers; a block with a field that is no number at all is read line by line, to say which.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -16,8 +17,8 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.csv as csv  # type: ignore[import-untyped]
 
 from serving.errors import InvalidInput
-from serving.offline.arrow import values_of
-from serving.offline.columns import Columns, columns_without_header, find_columns
+from serving.offline.arrow import validity_of, values_of
+from serving.offline.columns import Columns, columns_without_header, find_columns, parse_label, parse_number
 from serving.offline.items import NO_LABEL, Items, Place, rows_of_place
 from serving.offline.pixels import Numbers, Scale, decide_scale, to_images, to_labels
 from serving.offline.streams import Readable, read_fully
@@ -28,6 +29,7 @@ BLOCK_BYTES = 1 << 20
 # Lines that decide on the scale of the file.
 SAMPLE_LINES = 100
 
+NOT_BLANK = re.compile(rb"\S")
 BOM = b"\xef\xbb\xbf"
 ZERO, NINE = 48, 57
 
@@ -123,25 +125,34 @@ def parse_whole_numbers(data: bytes, dialect: Dialect) -> npt.NDArray[np.uint8] 
 
 
 def parse_numbers(data: bytes, dialect: Dialect) -> npt.NDArray[np.float64] | None:
-    """Return lines of any numbers as float64, shape (lines, columns), or None if anything else is in them.
+    """Return lines of any numbers as float64, shape (lines, columns), or None if anything else is in what is read.
+
+    The label is NaN where it is empty; a column that is neither label nor pixel holds anything.
 
     Args:
         data: whole lines.
-        dialect: the separator and the number of columns.
+        dialect: the separator and the columns.
     """
-    names = [str(position) for position in range(dialect.columns.count)]
+    columns = dialect.columns
+    names = [str(position) for position in range(columns.count)]
+    read = [names[position] for position in columns.read]
     try:
         table = csv.read_csv(
             pa.BufferReader(data),
             csv.ReadOptions(column_names=names, use_threads=False, block_size=len(data) + 1),
             csv.ParseOptions(delimiter=dialect.separator.decode(), ignore_empty_lines=False),
-            csv.ConvertOptions(column_types=dict.fromkeys(names, pa.float64())),
+            csv.ConvertOptions(column_types=dict.fromkeys(read, pa.float64()), include_columns=read, null_values=[""]),
         )
     except pa.ArrowInvalid:
         return None
-    if any(column.null_count for column in table.columns):
-        return None
-    return np.stack([values_of(column.chunk(0)) for column in table.columns], axis=1)
+    values = np.zeros((table.num_rows, columns.count))
+    for position, column in zip(columns.read, table.columns, strict=True):
+        if column.null_count and position != columns.label:
+            return None
+        values[:, position] = values_of(column.chunk(0))
+        if column.null_count:
+            values[~validity_of(column.chunk(0)), position] = np.nan
+    return values
 
 
 def _is_table(text: npt.NDArray[np.uint8], ends: npt.NDArray[np.intp], columns: int, separator: bytes) -> bool:
@@ -157,31 +168,40 @@ def _lines(data: bytes) -> list[bytes]:
 
 
 def _parse_line(line: bytes, dialect: Dialect) -> tuple[Numbers, str]:
-    """Return the fields of a line as float64, shape (columns,), and why they are none."""
+    """Return the fields of a line as `parse_numbers` does, shape (columns,), and why they are none."""
     count = dialect.columns.count
     fields = line.strip(b"\r\n ").split(dialect.separator)
     if len(fields) != count:
         return np.zeros(count), f"expected {count} fields, found {len(fields)}"
     try:
-        return np.array([_number(field) for field in fields]), ""
+        return np.array(list(map(parse_number, fields))), ""
     except ValueError:
-        return np.zeros(count), _describe_field(fields)
+        return _parse_fields(fields, dialect.columns)
 
 
-def _number(field: bytes) -> float:
-    if b"_" in field:  # Python's own notation: 1_000
-        raise ValueError(field)
-    return float(field.strip(b'" '))
-
-
-def _describe_field(fields: list[bytes]) -> str:
-    for position, field in enumerate(fields, 1):
+def _parse_fields(fields: list[bytes], columns: Columns) -> tuple[Numbers, str]:
+    """Do as `_parse_line` where a field is no number: it may be one that is not read, or an empty label."""
+    values = np.zeros(columns.count)
+    for position in columns.read:
+        parse = parse_label if position == columns.label else parse_number
         try:
-            _number(field)
+            values[position] = parse(fields[position])
         except ValueError:
-            shown = field[:20].decode("utf-8", "replace")
-            return f"field {position} is {shown!r}, expected a number" if shown else f"field {position} is empty"
-    return "a field is no number"
+            return np.zeros(columns.count), _describe_field(position + 1, fields[position])
+    return values, ""
+
+
+def _describe_field(number: int, field: bytes) -> str:
+    shown = field[:20].decode("utf-8", "replace")
+    return f"field {number} is {shown!r}, expected a number" if shown else f"field {number} is empty"
+
+
+def _is_number(field: str) -> bool:
+    try:
+        parse_number(field.encode())
+    except ValueError:
+        return False
+    return True
 
 
 def find_dialect(head: bytes, scale: Scale) -> tuple[Dialect, bool]:
@@ -210,7 +230,7 @@ def _read_first_line(fields: list[str]) -> tuple[Columns, bool]:
     try:
         return find_columns(fields), True
     except InvalidInput:
-        numbers = sum(field.strip('" ').replace(".", "", 1).isdigit() for field in fields)
+        numbers = sum(map(_is_number, fields))
         if numbers < 0.9 * len(fields):
             raise
     return columns_without_header(len(fields)), False
@@ -231,14 +251,20 @@ def csv_tasks(stream: Readable, place: Place, scale: Scale) -> Iterator[CsvBlock
     head = next(blocks, b"")
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise InvalidInput("UTF-16 text, expected UTF-8")
-    head = head.removeprefix(BOM)
+    head, line = _without_blank_lines(head.removeprefix(BOM))
     dialect, has_header = find_dialect(head, scale)
-    line = 1
     if has_header:
-        head, line = head[head.index(b"\n") + 1 :], 2
+        head, line = head[head.index(b"\n") + 1 :], line + 1
     for data in chain([head] if head else [], blocks):
         yield CsvBlock(place, dialect, line, data)
         line += data.count(b"\n")
+
+
+def _without_blank_lines(head: bytes) -> tuple[bytes, int]:
+    """Return lines from the first that is not blank on, and its number from 1."""
+    match = NOT_BLANK.search(head)
+    end = head.rfind(b"\n", 0, match.start()) + 1 if match else len(head)
+    return head[end:], 1 + head.count(b"\n", 0, end)
 
 
 def line_blocks(stream: Readable) -> Iterator[bytes]:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from serving.errors import InvalidInput
 from serving.offline.arrow import validity_of, values_of
-from serving.offline.columns import LABEL_NAMES, check_labels, find_columns
+from serving.offline.columns import LABEL_NAMES, check_labels, find_pixels, parse_label
 from serving.offline.items import NO_LABEL, Items, Place, rows_of_place
 from serving.offline.pictures import Entry, decode_entries
 from serving.offline.pixels import PIXELS, Numbers, Scale, decide_scale, to_images, to_labels
@@ -27,6 +27,8 @@ PIXEL_ROWS, PICTURE_ROWS = 1024, 64
 
 # Parquet reads each column through a buffer of this size instead of a row group at once.
 COLUMN_BUFFER_BYTES = 1 << 16
+
+Form = Literal["columns", "lists", "pictures"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Layout:
         label: the column of labels, or None.
     """
 
-    form: Literal["columns", "lists", "pictures"]
+    form: Form
     names: tuple[str, ...]
     label: str | None
 
@@ -57,31 +59,51 @@ def find_layout(schema: pa.Schema) -> Layout:
             one that is read has the name of another.
     """
     fields = list(schema)
-    labels = [field.name for field in fields if field.name.lower() in LABEL_NAMES and _is_number(field.type)]
-    check_labels(labels)
-    label = labels[0] if labels else None
-    candidates = {field.name: form for field in fields if (form := _form(field.type))}
-    if len(candidates) > 1:
-        candidates = {name: form for name, form in candidates.items() if name.lower() in {"image", "pixels", "picture"}}
-    if len(candidates) == 1:
-        ((name, form),) = candidates.items()
-        layout = Layout(form, (name,), label)
-    else:
-        pixels = [fields[position] for position in find_columns(schema.names).pixels]
-        if not all(_is_number(field.type) for field in pixels):
-            raise InvalidInput("the pixel columns hold no numbers")
-        layout = Layout("columns", tuple(field.name for field in pixels), label)
+    labels = [field.name for field in fields if field.name.lower() in LABEL_NAMES and _may_be_label(field.type)]
+    form, names = _find_pixels(fields)
+    layout = Layout(form, names, labels[0] if labels else None)
     counts = Counter(schema.names)
     if repeated := [name for name in layout.columns if counts[name] > 1]:
         raise InvalidInput(f"more than one column is named {repeated[0]!r}")
+    check_labels(labels)
     return layout
+
+
+def _find_pixels(fields: list[pa.Field]) -> tuple[Form, tuple[str, ...]]:
+    try:
+        pixels = [fields[position] for position in find_pixels([field.name for field in fields])]
+        if not all(_is_number(field.type) for field in pixels):
+            raise InvalidInput("the pixel columns hold no numbers")
+        return "columns", tuple(field.name for field in pixels)
+    except InvalidInput:
+        candidates = _find_candidates(fields)
+        if len(candidates) != 1:
+            raise
+    ((name, form),) = candidates.items()
+    return form, (name,)
+
+
+def _find_candidates(fields: list[pa.Field]) -> dict[str, Form]:
+    """Return the columns that may hold whole images, by name."""
+    candidates = {field.name: form for field in fields if (form := _form(field.type))}
+    if len(candidates) > 1:
+        candidates = {name: form for name, form in candidates.items() if name.lower() in {"image", "pixels", "picture"}}
+    return candidates
 
 
 def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
-def _form(kind: pa.DataType) -> Literal["lists", "pictures"] | None:
+def _may_be_label(kind: pa.DataType) -> bool:
+    """Tell whether a type holds numbers, or what may be text of numbers; others are no labels, whatever their name."""
+    if pa.types.is_dictionary(kind):
+        return _may_be_label(kind.value_type)
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return bool(_is_number(kind) or text or pa.types.is_decimal(kind) or pa.types.is_null(kind))
+
+
+def _form(kind: pa.DataType) -> Form | None:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return "lists" if _is_number(kind.value_type) or _form(kind.value_type) == "lists" else None
     if pa.types.is_fixed_size_binary(kind) and kind.byte_width == PIXELS:
@@ -131,10 +153,25 @@ def _labels(batch: pa.RecordBatch, layout: Layout) -> tuple[npt.NDArray[np.int8]
     if layout.label is None:
         return np.full(batch.num_rows, NO_LABEL, np.int8), {}
     column = batch.column(layout.label)
+    if not _is_number(column.type):
+        return _parse_labels(column, layout.label)
     present = validity_of(column)
     labels, errors = to_labels(np.where(present, values_of(column), 0))
     labels[~present] = NO_LABEL
     return labels, errors
+
+
+def _parse_labels(column: pa.Array, name: str) -> tuple[npt.NDArray[np.int8], dict[int, str]]:
+    """Return the labels of a column of text, decimals or categories as `_labels` does."""
+    values, errors = np.full(len(column), np.nan), {}
+    for position, value in enumerate(column.to_pylist()):
+        text = "" if value is None else str(value)
+        try:
+            values[position] = parse_label(text.encode())
+        except ValueError:
+            errors[position] = f"{name} is {text[:20]!r}, expected a number"
+    labels, out_of_range = to_labels(values)
+    return labels, errors | out_of_range
 
 
 def _encoded(batch: pa.RecordBatch, layout: Layout) -> list[bytes | None]:

@@ -114,6 +114,58 @@ def test_a_wrong_label_is_an_error(score: Score, digits, tmp_path: Path):
     assert scored.errors() == [None, "label 13, expected a whole number from 0 to 9", None]
 
 
+def test_columns_that_are_not_read_may_hold_text(score: Score, digits, tmp_path: Path):
+    images, labels = digits
+    lines = [f"{number}.png,{line},é" for number, line in enumerate(csv_lines(images, labels))]
+    scored = score(write(tmp_path / "text.csv", [f"filename,{csv_header(label=True)},note", *lines]))
+    assert scored.code == 0
+    assert scored.digits() == expected_digits(images)
+    assert [row["label"] for row in scored.rows] == labels.tolist()
+
+
+def test_a_bad_value_beside_text_is_an_error_of_its_line(score: Score, digits, tmp_path: Path):
+    images, labels = digits[0][:3], digits[1][:3]
+    lines = [f"{number}.png,{line}" for number, line in enumerate(csv_lines(images, labels))]
+    lines[1] = lines[1].replace(f"1.png,{labels[1]}", "1.png,two")
+    scored = score(write(tmp_path / "text.csv", [f"filename,{csv_header(label=True)}", *lines]))
+    assert scored.errors() == [None, "field 2 is 'two', expected a number", None]
+    assert [row["label"] for row in scored.rows] == [labels[0], None, labels[2]]
+
+
+def test_fractions_beside_text_are_taken_as_0_to_1(score: Score, digits, tmp_path: Path):
+    rows = [",".join(f"{value:.6f}" for value in row) for row in digits[0].reshape(-1, 784) / 255]
+    lines = [f"{csv_header(label=False)},file", *(f"{row},a.png" for row in rows)]
+    assert score(write(tmp_path / "text.csv", lines)).digits() == expected_digits(digits[0])
+
+
+def test_a_separator_at_the_end_of_every_line_is_a_column_without_a_name(score: Score, digits, tmp_path: Path):
+    lines = [f"{line}," for line in [csv_header(label=True), *csv_lines(*digits)]]
+    scored = score(write(tmp_path / "trailing.csv", lines))
+    assert scored.digits() == expected_digits(digits[0])
+    assert [row["label"] for row in scored.rows] == digits[1].tolist()
+
+
+@pytest.mark.parametrize("factor", [1, 1 / 255])
+def test_what_savetxt_writes_is_no_header(score: Score, digits, tmp_path: Path, factor: float):
+    path = tmp_path / "saved.csv"
+    np.savetxt(path, digits[0].reshape(-1, 784) * factor, delimiter=",")
+    assert score(path).digits() == expected_digits(digits[0])
+
+
+def test_negative_numbers_in_the_first_line_are_no_header(score: Score, digits, tmp_path: Path):
+    lines = [",".join(["-0.5"] * 784), *(f"{line}" for line in csv_lines(digits[0][:1]))]
+    scored = score(write(tmp_path / "signed.csv", lines))
+    assert scored.errors() == ["pixel 0 is -0.5, expected 0 to 255", None]
+
+
+@pytest.mark.parametrize("header", [False, True])
+def test_blank_lines_before_the_first_are_no_items(score: Score, digits, tmp_path: Path, header: bool):
+    lines = ["", " \t", *([csv_header(label=True)] if header else []), *csv_lines(digits[0][:2], digits[1][:2])]
+    scored = score(write(tmp_path / "blank.csv", lines))
+    assert scored.digits() == expected_digits(digits[0][:2])
+    assert [row["item"] for row in scored.rows] == (["4", "5"] if header else ["3", "4"])
+
+
 def test_g08_gzip_whatever_the_name(score: Score, digits, tmp_path: Path):
     path = write_csv(tmp_path / "rows.csv", *digits)
     path.write_bytes(gzip.compress(path.read_bytes()))

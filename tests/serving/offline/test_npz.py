@@ -31,6 +31,7 @@ def test_npz_of_keras_scores_both_splits(score: Score, digits, tmp_path: Path):
     ("arrays", "error"),
     [
         ({"y": np.zeros(3)}, "an NPZ file without an array of images"),
+        ({"y": np.zeros(784)}, "an NPZ file without an array of images"),
         ({"x": np.zeros((3, 28, 28)), "y": np.zeros(4)}, "3 images, but 4 labels beside them"),
         ({"x": np.array([{}], object)}, "an array of Python objects (pickles) is not read: save numbers"),
     ],
@@ -47,3 +48,53 @@ def test_one_bad_array_of_an_npz_file_does_not_hide_the_others(score: Score, dig
     scored = score(path)
     assert scored.digits() == [None, None, *expected_digits(digits[0])]
     assert [row["item"] for row in scored.rows[:3]] == ["pickled", "wrong", "x/0"]
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"ids": np.arange(100)},
+        {"mask": np.arange(100) % 2 == 0},
+        {"y": np.arange(100) % 2 == 0},
+        {"classes": np.arange(10)},
+    ],
+    ids=lambda others: next(iter(others)),
+)
+def test_a_flat_array_that_holds_no_labels_is_not_taken_as_such(score: Score, digits, tmp_path: Path, others):
+    path = tmp_path / "digits.npz"
+    np.savez(path, x=digits[0], **others)
+    scored = score(path)
+    assert scored.digits() == expected_digits(digits[0])
+    assert {row["label"] for row in scored.rows} == {None}
+
+
+@pytest.mark.parametrize("labels", ["y", "Target", "digit"])
+def test_labels_are_known_by_their_name_alone_where_the_images_are_alone(
+    score: Score, digits, tmp_path: Path, labels: str
+):
+    path = tmp_path / "digits.npz"
+    np.savez(path, scans=digits[0], ids=np.arange(100), **{labels: digits[1]})
+    assert [row["label"] for row in score(path).rows] == digits[1].tolist()
+
+
+def test_labels_saved_before_the_images_are_paired(score: Score, digits, tmp_path: Path):
+    path = tmp_path / "digits.npz"
+    np.savez(path, digits[1], digits[0])
+    assert [row["label"] for row in score(path).rows] == digits[1].tolist()
+
+
+def test_a_single_flat_image_is_one_item(score: Score, digits, tmp_path: Path):
+    path = tmp_path / "one.npz"
+    np.savez(path, x=digits[0][0].reshape(784), y=digits[1][:1])
+    scored = score(path)
+    assert scored.digits() == expected_digits(digits[0][:1])
+    assert [row["label"] for row in scored.rows] == digits[1][:1].tolist()
+
+
+def test_784_numbers_beside_784_images_are_no_image(score: Score, test_digits, tmp_path: Path):
+    images, labels = test_digits[0][:784], test_digits[1][:784]
+    path = tmp_path / "many.npz"
+    np.savez(path, x=images, y=labels, ids=np.arange(784))
+    scored = score(path)
+    assert scored.digits() == expected_digits(images)
+    assert [row["label"] for row in scored.rows] == labels.tolist()

@@ -122,6 +122,22 @@ def test_labels_may_be_null_and_may_be_wrong(score: Score, digits, tmp_path: Pat
     assert scored.errors() == [None, None, "label 10, expected a whole number from 0 to 9"]
 
 
+@pytest.mark.parametrize("other", [[[0.1] * 16] * 3, [b"x" * 32] * 3], ids=["embedding", "sha"])
+def test_pixel_columns_come_before_a_column_of_lists_or_bytes(
+    score: Score, digits, tmp_path: Path, other: list[object]
+):
+    images, labels = digits[0][:3], digits[1][:3]
+    scored = score(write_parquet(tmp_path / "a", table_of(images, labels).append_column("other", pa.array(other))))
+    assert scored.digits() == expected_digits(images)
+    assert [row["label"] for row in scored.rows] == labels.tolist()
+
+
+def test_pixel_columns_of_text_leave_the_column_of_lists(score: Score, digits, tmp_path: Path):
+    texts = {f"pixel{number}": ["1"] * 100 for number in range(784)}
+    table = pa.table(texts | {"x": lists_of(digits[0], pa.list_(pa.uint8()))})
+    assert score(write_parquet(tmp_path / "a", table)).digits() == expected_digits(digits[0])
+
+
 @pytest.mark.parametrize(
     ("table", "error"),
     [
@@ -135,6 +151,7 @@ def test_labels_may_be_null_and_may_be_wrong(score: Score, digits, tmp_path: Pat
         (pa.table([[[1]], [[1]]], names=["image", "image"]), "more than one column is named 'image'"),
         (pa.table([[[1]], ["x"]], names=["image", "image"]), "more than one column is named 'image'"),
         (pa.table({"image": [[1]], "label": [1], "digit": [2]}), "more than one column of labels: label, digit"),
+        (pa.table({"image": [[1]], "label": [1], "class": ["2"]}), "more than one column of labels: label, class"),
         (pa.table([[[1]], [1], ["x"]], names=["image", "label", "label"]), "more than one column is named 'label'"),
     ],
 )
