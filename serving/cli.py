@@ -4,6 +4,7 @@ Must not know: what a command does.
 """
 
 import argparse
+import os
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -31,7 +32,18 @@ def build_parser(package: str, description: str) -> argparse.ArgumentParser:
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
     """Run the command that `argv` names; return 0 done, 1 failed, 2 wrong usage, 130 interrupted, or its own code."""
-    arguments = parser.parse_args(argv)
+    code = _outcome(parser.parse_args(argv))
+    try:
+        if sys.stdout is not None:  # as with >&-
+            sys.stdout.flush()
+    except OSError as error:
+        # The interpreter would write the rest at its end, in vain again and with a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return code or _refused(error)
+    return code
+
+
+def _outcome(arguments: argparse.Namespace) -> int:
     try:
         return int(arguments.run(arguments))
     except ServingError as error:
@@ -40,3 +52,14 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> i
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return 130
+    except OSError as error:
+        return _refused(error)
+
+
+def _refused(error: OSError) -> int:
+    """Say what the system refused, but nothing of a reader that has read enough, such as `head`; return 1."""
+    if not isinstance(error, BrokenPipeError):
+        names = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+        reason = error.strerror or str(error) or type(error).__name__
+        sys.stderr.write(f"error: {names}: {reason}\n" if names else f"error: {reason}\n")
+    return 1

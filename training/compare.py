@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serving.manifest import Accuracy, Manifest
+from serving.manifest import Accuracy
 from serving.repository import LoadedModel
 from serving.runtime import OnnxModel
 from serving.table import format_table
@@ -53,13 +53,18 @@ def measure_speed(runtime: OnnxModel, clock: Callable[[], float] = time.perf_cou
     return Speed(*rates)
 
 
-def comparison(models: Iterable[LoadedModel]) -> str:
-    """Return a table of the models, one a row, the tutorial's own network below them."""
-    rows = [_row(model.manifest, measure_speed(model.runtime)) for model in models]
+def comparison(rows: Iterable[tuple[str, ...]]) -> str:
+    """Return a table of rows that `measure` made, the tutorial's own network below them."""
     return format_table(HEADER, [*rows, TUTORIAL])
 
 
-def _row(manifest: Manifest, speed: Speed) -> tuple[str, ...]:
+def measure(model: LoadedModel) -> tuple[str, ...]:
+    """Return a model's row, one cell for each column of HEADER.
+
+    Raises:
+        ServingError: the model does not run.
+    """
+    manifest, speed = model.manifest, measure_speed(model.runtime)
     accuracy, interval = _test_accuracy(manifest.accuracy)
     return (
         f"{manifest.name} {manifest.version}",

@@ -130,7 +130,18 @@ def _flat_sizes(rows: Sequence[Row]) -> list[str]:
         if row.kind != "flatten" or len(row.input) != 3:
             continue
         maps, height, width = row.input
-        moves = [f"{r.name} -> {r.output[-1]}" for r in rows[:number] if r.output[-1] != r.input[-1]]
+        moves = [f"{r.name} -> {r.output[-1]}" for r in _main_path(rows[:number]) if r.output[-1] != r.input[-1]]
         trail = ", ".join([f"width {rows[0].input[-1]}", *moves])
         notes.append(f"{row.output[0]} into {row.name}: {trail}; {maps} maps of {height}x{width}: {row.arithmetic}.")
     return notes
+
+
+def _main_path(rows: Sequence[Row]) -> list[Row]:
+    """Leave out the layers of a shortcut, which take up a shape from further back than the layer before them."""
+    path: list[Row] = []
+    seen: set[Shape] = set()
+    for row in rows:
+        if not path or row.input == path[-1].output or row.input not in seen:
+            path.append(row)
+        seen |= {row.input, row.output}
+    return path

@@ -18,6 +18,7 @@ from training.augment import STRENGTHS, augment
 from training.averaging import Average
 from training.checkpoint import Checkpoint, EpochRecord
 from training.distributed import Group
+from training.errors import CheckpointRejected
 from training.evaluate import evaluate, predictor
 from training.listener import Listener
 from training.material import gather
@@ -85,14 +86,22 @@ class Learner:
         self.batches = math.ceil(len(self.material.images) / (recipe.batch_size * group.size))
 
     def begin(self, resume: Checkpoint | None) -> Checkpoint:
-        """Take over the state of an earlier run, if there is one, and return where this one stands."""
+        """Take over the state of an earlier run, if there is one, and return where this one stands.
+
+        Raises:
+            CheckpointRejected: its weights or its optimizer do not fit.
+        """
         if resume is None:
             return self.state(())
-        self.model.load_state_dict(resume.unaveraged or resume.state_dict)
-        if self.average:
-            self.average.model.load_state_dict(resume.state_dict)
-            self.average.steps = resume.epoch * self.batches
-        self.optimizer.load_state_dict(deepcopy(resume.optimizer))  # it would go on with the very tensors
+        try:
+            self.model.load_state_dict(resume.unaveraged or resume.state_dict)
+            if self.average:
+                self.average.model.load_state_dict(resume.state_dict)
+                self.average.steps = resume.epoch * self.batches
+            self.optimizer.load_state_dict(deepcopy(resume.optimizer))  # it would go on with the very tensors
+        except (KeyError, ValueError, RuntimeError, AttributeError, TypeError) as error:
+            detail = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+            raise CheckpointRejected(f"the checkpoint cannot be gone on from, train anew: {detail}") from error
         return resume
 
     def epoch(self, epoch: int) -> EpochRecord:

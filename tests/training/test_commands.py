@@ -1,6 +1,7 @@
 """The commands that train, explain, measure and fetch, through the real entry point."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from tests.conftest import DATA
 from training import mnist, recipe
 from training.__main__ import main
 from training.architectures import build
-from training.checkpoint import load
+from training.checkpoint import load, save
 from training.mnist import Mnist
 from training.precision import has_bfloat16
 from training.recipe import find
@@ -74,6 +75,66 @@ def test_a_count_that_is_none_is_wrong_usage(count: str, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["train", "mnist-cnn", f"--epochs={count}"])
     assert f"expected a whole number from 1 on, got {count!r}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["train", "mnist-cnn", "--seed=-1"], "argument --seed: expected a whole number from 0 on, got '-1'"),
+        (["run", "mnist-cnn", "--seed=x"], "argument --seed: expected a whole number from 0 on, got 'x'"),
+        (["train-all", "--jobs=0"], "argument --jobs: expected a whole number from 1 on, got '0'"),
+        (["train", "mnist-cnn", "--resume", "--restart"], "--restart: not allowed with argument --resume"),
+    ],
+)
+def test_options_that_cannot_be_followed_are_wrong_usage(options: list[str], message: str, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(options)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("small_data")
+def test_zero_is_a_seed(tmp_path: Path):
+    assert main(["train", "mnist-cnn", "--epochs", "1", "--seed", "0", "--output", str(tmp_path)]) == 0
+    assert load(tmp_path / "mnist-cnn-seed-seed0" / "checkpoint.pt").seed == 0
+
+
+@pytest.mark.usefixtures("small_data")
+def test_a_place_where_no_checkpoint_can_be_written_is_one_line(tmp_path: Path, capsys):
+    (tmp_path / "file").touch()
+    assert main(["train", "mnist-cnn", "--output", str(tmp_path / "file")]) == 1
+    assert capsys.readouterr().err == f"error: {tmp_path / 'file' / RUN}: Not a directory\n"
+
+
+@pytest.mark.usefixtures("small_data")
+def test_a_checkpoint_that_finds_no_room_is_one_line(tmp_path: Path, capsys):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        assert main(["train", "mnist-cnn", "--output", str(tmp_path)]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert capsys.readouterr().err == "error: File too large\n"
+    assert list((tmp_path / RUN).iterdir()) == []
+
+
+@pytest.mark.usefixtures("small_data")
+def test_any_other_failure_of_a_training_keeps_its_traceback(tmp_path: Path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr("training.fit.save", fail)
+    with pytest.raises(RuntimeError, match="no memory"):
+        main(["train", "mnist-cnn", "--output", str(tmp_path)])
+
+
+@pytest.mark.usefixtures("small_data")
+def test_a_checkpoint_without_an_optimizer_is_not_resumed(tmp_path: Path, capsys):
+    command = ["train", "mnist-cnn", "--epochs", "1", "--output", str(tmp_path)]
+    assert main(command) == 0
+    path = tmp_path / RUN / "checkpoint.pt"
+    save(replace(load(path), optimizer={}), path)
+    assert main([*command, "--resume"]) == 1
+    assert capsys.readouterr().err == "error: the checkpoint cannot be gone on from, train anew: no 'param_groups'\n"
 
 
 def test_cuda_is_refused_where_there_is_none(monkeypatch, tmp_path: Path, capsys):
@@ -140,7 +201,10 @@ def test_ctrl_c_leaves_a_checkpoint_that_can_be_resumed(tmp_path: Path):
             process.kill()
     path = tmp_path / "mnist-mlp-seed-seed1" / "checkpoint.pt"
     assert process.returncode == 130
-    assert complaint == (f"interrupted; {path} holds the last whole epoch: the same command with --resume goes on\n")
+    assert complaint == (
+        f"interrupted before the first whole epoch; {path} holds the untrained network: the same command with --resume"
+        " goes on\n"
+    )
     assert load(path).epoch == 0
 
 

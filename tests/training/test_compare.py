@@ -1,4 +1,5 @@
 import argparse
+import shutil
 import time
 from dataclasses import replace
 from itertools import count
@@ -12,6 +13,7 @@ from serving.repository import load
 from serving.runtime import OnnxModel
 from tests.conftest import Digits
 from training import compare
+from training.__main__ import main
 from training.architectures import build
 from training.checkpoint import Checkpoint, EpochRecord, path_of, save
 from training.commands import train_all
@@ -62,6 +64,28 @@ def test_a_row_has_the_models_figures_and_the_tutorials_stand_below(
     for figure in (f"{100 * accuracy.accuracy:.2f} %", "8,490", "kB"):
         assert figure in row
     assert "98 %" in tutorial
+
+
+def test_a_damaged_version_is_named_and_keeps_no_other_from_its_row(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(compare, "MEASURE_S", 0.01)
+    for version in ("1", "2"):
+        shutil.copytree(models / "mnist-cnn" / "1", tmp_path / "mnist-cnn" / version)
+    (tmp_path / "mnist-cnn" / "1" / "model.onnx").write_bytes(b"cut off")
+    manifest = tmp_path / "mnist-cnn" / "2" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"version": 1,', '"version": 2,'))
+    assert main(["compare", "--models", str(tmp_path), "--threads", "1"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: mnist-cnn/1: size: found 7 bytes, expected ")
+    assert captured.err.count("\n") == 1
+    assert [line.split("  ")[0] for line in captured.out.splitlines()[2:]] == ["mnist-cnn 2", "the tutorial's network"]
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "."])
+def test_a_place_without_models_is_an_error(tmp_path: Path, folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "--models", str(tmp_path / folder)]) == 1
+    assert capsys.readouterr() == ("", f"error: no models in {tmp_path / folder}\n")
 
 
 def test_speed_counts_images_per_second(models: Path) -> None:
@@ -120,6 +144,7 @@ def test_everything_is_trained_then_the_best_published_and_a_failure_stops(
     assert [command[0] for command in commands[3:]] == ["publish", "publish"]
     assert "mnist-cnn-seed-seed2" in commands[3][1]
     assert "mnist-lenet5-seed-seed1" in commands[4][1]
+    assert all("--once" in command for command in commands[3:])
     assert all("--resume" not in command for command in commands)
 
     commands.clear()

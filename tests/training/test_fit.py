@@ -135,6 +135,31 @@ def test_a_run_of_several_processes_is_not_gone_on_with_by_one(recipe: Recipe, s
         fit(recipe, small_mnist, seed=1, resume=by_two)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer": {}}, "cannot be gone on from, train anew: no 'param_groups'"),
+        (
+            {"optimizer": {"state": {}, "param_groups": []}},
+            "loaded state dict has a different number of parameter groups",
+        ),
+        (
+            {"optimizer": {"state": {}, "param_groups": [{"params": [0]}]}},
+            "doesn't match the size of optimizer's group",
+        ),
+        ({"optimizer": {"state": {}, "param_groups": 3}}, "train anew: "),
+        ({"unaveraged": {"conv1.bias": torch.zeros(10)}}, "Missing key"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_itself_is_refused_in_one_line(
+    recipe, small_mnist: Mnist, changes, message: str
+):
+    short = replace(fit(replace(recipe, epochs=1), small_mnist, seed=1), **changes)
+    with pytest.raises(CheckpointRejected, match=message) as caught:
+        fit(recipe, small_mnist, seed=1, resume=short)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_checkpoint_says_with_what_it_was_trained_and_by_which_code_it_was_gone_on_with(
     recipe: Recipe, small_mnist: Mnist, monkeypatch: pytest.MonkeyPatch
 ):

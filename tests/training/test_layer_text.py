@@ -3,7 +3,7 @@ import pytest
 from training.architectures import build
 from training.errors import ImpossibleLayer
 from training.layer_text import parse_layers, parse_shape, table
-from training.layers import Convolution, Dense, Elementwise, Flattening, Pooling, Window, chain
+from training.layers import Convolution, Dense, Elementwise, Flattening, Pooling, Row, Window, chain
 from training.shapes import explain
 
 
@@ -89,6 +89,22 @@ def test_the_table_of_a_network_says_how_320_comes_about_and_what_all_costs():
         "320 into flatten: width 28, conv1 -> 24, pool1 -> 12, conv2 -> 8, pool2 -> 4; 20 maps of 4x4: 20*4*4 = 320."
     )
     assert "[N,320] -> [N,10]" in "\n".join(lines)
+
+
+def test_the_way_to_a_flat_size_leaves_out_the_shortcut_beside_it():
+    assert table(explain(build("mnist-resnet"))).splitlines()[-1] == (
+        "1728 into flatten: width 28, stem.conv -> 14, block3.conv1.conv -> 7, shrink1.conv -> 5, shrink2.conv -> 3;"
+        " 192 maps of 3x3: 192*3*3 = 1728."
+    )
+
+
+def test_a_shape_that_no_layer_made_is_no_shortcut():
+    def row(name: str, before: tuple[int, ...], after: tuple[int, ...]) -> Row:
+        return Row(name, "flatten" if len(after) == 1 else "max-pool", "", "", before, after, (), 0)
+
+    # Between them is something that is no layer, such as a call of max_pool2d.
+    rows = [row("one", (1, 28, 28), (1, 24, 24)), row("two", (1, 12, 12), (1, 6, 6)), row("flat", (1, 6, 6), (36,))]
+    assert "width 28, one -> 24, two -> 6; " in table(rows)
 
 
 def test_columns_are_aligned():

@@ -14,11 +14,20 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure and print; return 0."""
+    """Measure and print; return 1 if a version cannot be measured, which keeps no other from its row."""
+    from serving.errors import ModelNotFound, ServingError
     from serving.repository import Repository, load
-    from training.compare import comparison
+    from training.compare import comparison, measure
 
     repository = Repository(arguments.models)
-    folders = [repository.folder(name, version) for name in repository.names() for version in repository.versions(name)]
-    sys.stdout.write(comparison(load(folder, "cpu", arguments.threads) for folder in folders))
-    return 0
+    versions = [(name, version) for name in repository.names() for version in repository.versions(name)]
+    if not versions:
+        raise ModelNotFound(f"no models in {arguments.models}")
+    rows = []
+    for name, version in versions:
+        try:
+            rows.append(measure(load(repository.folder(name, version), "cpu", arguments.threads)))
+        except (ServingError, OSError) as error:
+            sys.stderr.write(f"error: {name}/{version}: {error}\n")
+    sys.stdout.write(comparison(rows))
+    return int(len(rows) < len(versions))

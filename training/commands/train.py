@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -23,12 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what every command that trains wants to know."""
     parser.add_argument("architecture", help="mnist-mlp, mnist-cnn, ...")
     parser.add_argument("--recipe", default="seed", help="the recipe's name (default: seed)")
-    parser.add_argument("--seed", type=int, default=1, help="decides everything that is random (default: 1)")
-    parser.add_argument("--epochs", type=_positive, help="passes over the data (default: the recipe's)")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint, to the same result")
-    parser.add_argument("--restart", action="store_true", help="train anew although there is a checkpoint")
+    parser.add_argument("--seed", type=whole_from(0), default=1, help="decides everything that is random (default: 1)")
+    parser.add_argument("--epochs", type=whole_from(1), help="passes over the data (default: the recipe's)")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--resume", action="store_true", help="go on from the checkpoint, to the same result")
+    existing.add_argument("--restart", action="store_true", help="train anew although there is a checkpoint")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train (default: cpu)")
-    parser.add_argument("--threads", type=_positive, default=1, help="CPU threads per operation (default: 1)")
+    parser.add_argument("--threads", type=whole_from(1), default=1, help="CPU threads per operation (default: 1)")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the MNIST files (default: data)")
     parser.add_argument("--output", type=Path, default=Path("runs"), help="folder of the checkpoints (default: runs)")
 
@@ -52,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise CheckpointRejected(f"{path} is there: --resume goes on from it, --restart trains anew")
     resume = load(path) if arguments.resume else None
     data = mnist.load(arguments.data)
+    before = _stamp(path)
     try:
         with joined(arguments.device) as group, _listener(group.rank) as listener:
             fit(
@@ -66,7 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
                 group=group,
             )
     except KeyboardInterrupt:
-        sys.stderr.write(f"interrupted; {path} holds the last whole epoch: the same command with --resume goes on\n")
+        is_ours = arguments.resume or _stamp(path) not in {before, None}
+        sys.stderr.write(f"{_interruption(path, is_ours, arguments.restart)}\n")
         return 130
     sys.stdout.write(f"checkpoint: {path}\n")
     return 0
@@ -99,7 +103,38 @@ def _in_fast_precision(recipe: "Recipe", device: str) -> "Recipe":
     return replace(recipe, precision="float32")
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
-    return int(text)
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from the one that replaces it; None if there is none."""
+    if not path.exists():
+        return None
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns
+
+
+def _interruption(path: Path, is_ours: bool, restart: bool) -> str:
+    """Say what an interrupted run leaves, and how to go on from it.
+
+    Args:
+        path: the checkpoint, which may be that of an older run, or none.
+        is_ours: whether the run has written it, or has gone on from it.
+        restart: whether the command says --restart.
+    """
+    from training.checkpoint import load
+
+    if not is_ours:
+        return "interrupted before the first checkpoint"
+    how = "the same command with --resume" + (" instead of --restart" if restart else "")
+    if load(path).epoch == 0:
+        return f"interrupted before the first whole epoch; {path} holds the untrained network: {how} goes on"
+    return f"interrupted; {path} holds the last whole epoch: {how} goes on"
+
+
+def whole_from(least: int) -> Callable[[str], int]:
+    """Return the type of an option that takes whole numbers from `least` on."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {least} on, got {text!r}")
+        return int(text)
+
+    return read
