@@ -4,6 +4,7 @@ Must not know: the training loop. A checkpoint is read with `weights_only=True` 
 runs no code that it brings along.
 """
 
+import logging
 import os
 import re
 import warnings
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 from training.architectures import build
 from training.errors import CheckpointRejected
 from training.recipe import Recipe
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 FILE_NAME = "checkpoint.pt"
@@ -76,19 +79,29 @@ def path_of(folder: Path, recipe: Recipe, seed: int) -> Path:
 
 
 def siblings(path: Path, checkpoint: Checkpoint) -> list[Checkpoint]:
-    """Return the finished runs of the same recipe at other seeds that lie beside a checkpoint.
+    """Return the finished runs of the same recipe, by as many processes, at other seeds that lie beside a checkpoint.
+
+    One that cannot be read is left out, with a warning.
 
     Args:
         path: where `checkpoint` was read from.
         checkpoint: the one to find siblings of.
     """
     recipe = checkpoint.recipe
-    others = sorted(path.parent.parent.glob(f"{recipe.architecture}-{recipe.name}-seed*/{FILE_NAME}"))
-    found = [load(other) for other in others if other.resolve() != path.resolve()]
+    runs = Path(os.path.normpath(path.absolute())).parent.parent
+    found = []
+    for other in sorted(runs.glob(f"{recipe.architecture}-{recipe.name}-seed*/{FILE_NAME}")):
+        if other.resolve() == path.resolve():
+            continue
+        try:
+            found.append(load(other))
+        except CheckpointRejected as error:
+            logger.warning("left out of the comparison of seeds: %s", error)
     return [
         other
         for other in found
-        if other.recipe == recipe and other.epoch == recipe.epochs and other.seed != checkpoint.seed
+        if (other.recipe, other.processes) == (recipe, checkpoint.processes)
+        and (other.epoch == recipe.epochs and other.seed != checkpoint.seed)
     ]
 
 
@@ -108,8 +121,11 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
+            # torch.save, refused by the system, complains instead that the file is not whole.
+            raise error.__context__ from None
         raise
 
 

@@ -1,4 +1,4 @@
-"""Publication: a checkpoint becomes `models/NAME/VERSION/` by one rename, or nothing happens.
+"""Publication: a checkpoint becomes `models/NAME/VERSION/` by one rename and is listed by the next, or nothing happens.
 
 Must not know: what the checks are, or what a manifest holds.
 """
@@ -15,7 +15,9 @@ from serving import repository
 from serving.manifest import INPUTS, LAYERS_FILE_NAME, MODEL_FILE_NAME, OUTPUTS, Acceptance, Check, Manifest, TensorSpec
 from serving.runtime import OnnxModel
 from training.checkpoint import Checkpoint
-from training.checksums import write_checksums
+from training.checksums import FILE_NAME as LIST_FILE_NAME
+from training.checksums import draft_checksums, is_complete, write_checksums
+from training.errors import CheckpointRejected
 from training.export import export
 from training.figures import complete, digits_of_the_test, score
 from training.layered import check_layers, export_layers
@@ -67,10 +69,16 @@ def publish(
         The version's folder.
 
     Raises:
+        CheckpointRejected: the run has not come to its last epoch.
         VerificationFailed: a check failed; nothing was published.
         ExportFailed: see `training.export`.
         ModelRejected: the finished version does not load; nothing was published.
     """
+    if checkpoint.epoch < checkpoint.recipe.epochs:
+        raise CheckpointRejected(
+            f"the checkpoint has {checkpoint.epoch} of {checkpoint.recipe.epochs} epochs behind it:"
+            " the same `train` command with --resume goes on"
+        )
     with _staging(models, checkpoint.architecture) as staging:
         model = checkpoint.model()
         file = staging / MODEL_FILE_NAME
@@ -98,10 +106,35 @@ def publish(
         _describe(staged, manifest, checkpoint, data, siblings)
         _make_readable(staged)
         repository.load(staged, "cpu")
-        _write_config(staging, family)
-        published = staged.rename(family / str(version))
-        write_checksums(models, FILE_MODE)
-        return published
+        return _put_in_place(staged, _write_config(staging, family.name), family)
+
+
+def find_published(checkpoint: Checkpoint, models: Path, temperature: float = 1.0) -> Path | None:
+    """Return the latest version whose file is the one that a checkpoint would be published with, or None.
+
+    Makes up for a publisher that was killed before it listed its version.
+
+    Args:
+        checkpoint: what would be published; equal weights give equal files.
+        models: the model repository.
+        temperature: see `training.export`.
+    """
+    versions = repository.Repository(models).versions(checkpoint.architecture)
+    if not versions:
+        return None
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / MODEL_FILE_NAME
+        export(checkpoint.model(), file, temperature)
+        content = file.read_bytes()
+    for version in reversed(versions):
+        folder = models / checkpoint.architecture / str(version)
+        published = folder / MODEL_FILE_NAME
+        if published.is_file() and published.read_bytes() == content:
+            with _lock(models):
+                if not is_complete(models):
+                    write_checksums(models, FILE_MODE)
+            return folder
+    return None
 
 
 def _describe(
@@ -118,7 +151,9 @@ def _describe(
 @contextmanager
 def _staging(models: Path, name: str) -> Iterator[Path]:
     """Give an empty hidden folder inside `models/NAME`, this process alone; leave nothing of it behind."""
-    models.mkdir(parents=True, exist_ok=True)
+    if not models.exists():
+        models.mkdir(parents=True, exist_ok=True)
+        models.chmod(FOLDER_MODE)
     family = models / name
     with _lock(models):
         if not family.exists():
@@ -163,11 +198,39 @@ def _make_readable(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _write_config(staging: Path, family: Path) -> None:
+def _write_config(staging: Path, name: str) -> Path:
     config = staging / CONFIG_FILE_NAME
-    config.write_text(triton_config(family.name), encoding="utf-8")
+    config.write_text(triton_config(name), encoding="utf-8")
     config.chmod(FILE_MODE)
-    config.replace(family / CONFIG_FILE_NAME)
+    return config
+
+
+def _put_in_place(staged: Path, new_config: Path, family: Path) -> Path:
+    """Rename configuration, version and list to where they belong; if one cannot be, take the others back.
+
+    A publisher that is killed before the last rename leaves a version that is not listed; whoever publishes next lists
+    it.
+    """
+    models, published, config = family.parent, family / staged.name, family / CONFIG_FILE_NAME
+    old_config = new_config.with_suffix(".old")
+    if config.exists():
+        shutil.copy2(config, old_config)
+    arriving = {published / path.name: path for path in staged.iterdir()} | {config: new_config}
+    draft = draft_checksums(models, FILE_MODE, arriving)
+    try:
+        new_config.replace(config)
+        staged.rename(published)
+        draft.replace(models / LIST_FILE_NAME)
+    except OSError:
+        if not staged.exists():
+            published.rename(staged)
+        if old_config.exists():
+            old_config.replace(config)
+        else:
+            config.unlink(missing_ok=True)
+        draft.unlink()
+        raise
+    return published
 
 
 def triton_config(name: str) -> str:

@@ -1,6 +1,8 @@
+import logging
 import os
 import pickle
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import torch
 
 from training import checkpoint
 from training.architectures import build
-from training.checkpoint import Checkpoint, EpochRecord, load, load_weights, save
+from training.checkpoint import Checkpoint, EpochRecord, load, load_weights, path_of, save, siblings
 from training.errors import CheckpointRejected
 from training.recipe import find
 
@@ -242,3 +244,44 @@ def test_a_checkpoint_with_weights_of_another_network_is_refused(tmp_path: Path,
 def test_the_format_is_numbered(tmp_path: Path, trained: Checkpoint):
     save(trained, tmp_path / "checkpoint.pt")
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["format"] == checkpoint.FORMAT
+
+
+@pytest.fixture
+def runs(tmp_path: Path, trained: Checkpoint) -> Path:
+    """Return a folder of finished runs at seeds 3 and 4."""
+    recipe = replace(trained.recipe, epochs=1)
+    for seed in (3, 4):
+        save(replace(trained, recipe=recipe, seed=seed), path_of(tmp_path, recipe, seed))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("folder", "path"),
+    [
+        (".", "mnist-cnn-seed-seed3/checkpoint.pt"),
+        ("mnist-cnn-seed-seed3", "checkpoint.pt"),
+        ("mnist-cnn-seed-seed3", "./checkpoint.pt"),
+        ("mnist-cnn-seed-seed3/below", "../checkpoint.pt"),
+    ],
+)
+def test_siblings_are_found_from_whatever_folder(runs: Path, monkeypatch, folder: str, path: str):
+    (runs / folder).mkdir(exist_ok=True)
+    monkeypatch.chdir(runs / folder)
+    assert [other.seed for other in siblings(Path(path), load(Path(path)))] == [4]
+
+
+def test_a_sibling_that_is_cut_off_is_left_out_with_a_warning(runs: Path, trained: Checkpoint, caplog):
+    broken = path_of(runs, trained.recipe, 5)
+    broken.parent.mkdir()
+    write_cut_off(broken)
+    path = path_of(runs, trained.recipe, 3)
+    with caplog.at_level(logging.WARNING):
+        assert [other.seed for other in siblings(path, load(path))] == [4]
+    (said,) = caplog.messages
+    assert said == f"left out of the comparison of seeds: {broken} is cut off: copy it again, or train again"
+
+
+def test_a_run_of_more_processes_is_no_sibling(runs: Path):
+    path, other = (runs / f"mnist-cnn-seed-seed{seed}" / "checkpoint.pt" for seed in (3, 4))
+    save(replace(load(other), processes=2), other)
+    assert siblings(path, load(path)) == []

@@ -1,7 +1,11 @@
+import errno
+import os
 import subprocess
 from pathlib import Path
 
-from training.checksums import FILE_NAME, checksums, write_checksums
+import pytest
+
+from training.checksums import FILE_NAME, checksums, draft_checksums, is_complete, write_checksums
 
 MODELS = Path(__file__).parents[2] / "models"
 
@@ -34,3 +38,40 @@ def test_what_is_hidden_is_not_listed_and_neither_is_the_list(tmp_path: Path):
     empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     assert (tmp_path / FILE_NAME).read_text(encoding="utf-8") == f"{empty}  net/config.pbtxt\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == [FILE_NAME, "net"]
+
+
+def test_the_list_of_what_is_to_come_is_that_of_what_has_come(tmp_path: Path):
+    (tmp_path / "net" / ".staging").mkdir(parents=True)
+    for name in ("config.pbtxt", ".staging/new.pbtxt", ".staging/model.onnx"):
+        (tmp_path / "net" / name).write_text(name, encoding="utf-8")
+    staged, place = tmp_path / "net" / ".staging" / "model.onnx", tmp_path / "net" / "1" / "model.onnx"
+    config, new_config = tmp_path / "net" / "config.pbtxt", tmp_path / "net" / ".staging" / "new.pbtxt"
+    draft = draft_checksums(tmp_path, 0o644, {place: staged, config: new_config})
+    place.parent.mkdir()
+    staged.rename(place)
+    new_config.replace(config)
+    assert draft.read_text(encoding="utf-8") == checksums(tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [draft.name]
+
+
+def test_a_list_that_finds_no_room_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    write_checksums(tmp_path, 0o644)
+    (tmp_path / "new").touch()
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_checksums(tmp_path, 0o644)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [FILE_NAME, "new"]
+    assert (tmp_path / FILE_NAME).read_text(encoding="utf-8") == ""
+
+
+def test_a_list_is_complete_when_it_names_every_file(tmp_path: Path):
+    assert not is_complete(tmp_path)
+    (tmp_path / "a file").touch()
+    write_checksums(tmp_path, 0o644)
+    (tmp_path / ".hidden").touch()
+    assert is_complete(tmp_path)
+    (tmp_path / "b").touch()
+    assert not is_complete(tmp_path)

@@ -10,7 +10,7 @@ from training.__main__ import main
 from training.architectures import build
 from training.checkpoint import Checkpoint, save
 from training.checkpoint import load as load_checkpoint
-from training.commands import fetch_data
+from training.commands import fetch_data, publish, train
 from training.recipe import find
 
 pytestmark = pytest.mark.usefixtures("test_digits")  # which says how to get the data if they are missing
@@ -23,7 +23,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("runs") / "checkpoint.pt"
     weights = build("mnist-cnn").state_dict()
     recipe = find("mnist-cnn", "seed")
-    save(Checkpoint("mnist-cnn", recipe, 1, 0, (), weights, {}, "cpu"), path)
+    save(Checkpoint("mnist-cnn", recipe, 1, recipe.epochs, (), weights, {}, "cpu"), path)
     return path
 
 
@@ -97,6 +97,17 @@ def test_publish_refuses_a_network_under_its_floor(
     assert Repository(models).names() == []
 
 
+def test_publish_refuses_an_unfinished_run_in_one_line(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    save(replace(load_checkpoint(checkpoint), epoch=3), tmp_path / "checkpoint.pt")
+    command = ["publish", str(tmp_path / "checkpoint.pt"), "--models", str(tmp_path / "models"), "--data", str(DATA)]
+    assert main(command) == 1
+    said = "error: the checkpoint has 3 of 10 epochs behind it: the same `train` command with --resume goes on\n"
+    assert capsys.readouterr().err == said
+    assert not (tmp_path / "models").exists()
+
+
 @pytest.mark.slow
 def test_run_does_the_whole_road_and_a_second_run_goes_on_from_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -128,3 +139,26 @@ def lower_the_floor(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_run_stops_at_the_first_step_that_fails(monkeypatch: pytest.MonkeyPatch, code: int):
     monkeypatch.setattr(fetch_data, "run", lambda _: code)
     assert main(["run", "mnist-cnn", "--output", "nowhere"]) == code
+
+
+@pytest.mark.parametrize(
+    ("environment", "steps"),
+    [
+        ({}, ["fetch", "train", "publish"]),
+        ({"WORLD_SIZE": "1"}, ["fetch", "train", "publish"]),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, ["fetch", "train", "publish"]),
+        ({"WORLD_SIZE": "2", "RANK": "1"}, ["fetch", "train"]),
+    ],
+)
+def test_of_several_processes_the_first_publishes(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], steps: list[str]
+):
+    done: list[str] = []
+    for name in ("WORLD_SIZE", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for name, module in (("fetch", fetch_data), ("train", train), ("publish", publish)):
+        monkeypatch.setattr(module, "run", lambda _, name=name: done.append(name) or 0)
+    assert main(["run", "mnist-cnn", "--output", "nowhere"]) == 0
+    assert done == steps

@@ -342,7 +342,8 @@ def test_a_network_that_gives_no_numbers_is_a_failed_check(file: Path, digits: D
     broken = Linear().eval()
     torch.nn.init.constant_(broken.linear.weight, float("nan"))
     found = failures(file, broken, digits)
-    assert found["accuracy kept"] == f"{len(digits.images)} of {len(digits.images)} images have scores that are not numbers"
+    count = len(digits.images)
+    assert found["accuracy kept"] == f"{count} of {count} images have scores that are not numbers"
 
 
 def test_a_file_that_is_no_model_fails_every_check(file: Path, network: Linear, digits: Digits):

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from training.commands.train import whole_from
+
 if TYPE_CHECKING:
     from training.recipe import Recipe
 
@@ -26,7 +28,7 @@ PLAN = (
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command."""
     parser = subparsers.add_parser("train-all", help="make every committed model anew")
-    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time, a thread each (default: 2)")
+    parser.add_argument("--jobs", type=whole_from(1), default=2, help="trainings at a time, a thread each (default: 2)")
     parser.add_argument("--models", type=Path, default=Path("models"), help="the model repository (default: models)")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the MNIST files (default: data)")
     parser.add_argument("--output", type=Path, default=Path("runs"), help="folder of the checkpoints (default: runs)")
@@ -34,7 +36,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Fetch, train what is not trained yet, and publish of each recipe the seed that validation likes best.
+    """Fetch, train what is not trained yet, and publish of each recipe the seed that validation likes best, once.
 
     Return the code of the first step that failed; nothing is published before everything is trained.
     """
@@ -53,7 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
                 return code
     for recipe, seeds in plan:
         best = best_of([path_of(arguments.output, recipe, seed) for seed in seeds])
-        if code := _command(["publish", str(best), "--models", str(arguments.models), "--data", str(arguments.data)]):
+        folders = ["--models", str(arguments.models), "--data", str(arguments.data)]
+        if code := _command(["publish", str(best), "--once", *folders]):
             return code
     return 0
 
