@@ -116,23 +116,23 @@ class Catalogue:
 
     def names(self) -> list[str]:
         """Return the names of the models that are served, sorted."""
-        return sorted({name for name, _ in self._loaded})
+        return sorted({name for name, _ in self._table if name})
 
     def versions(self, name: str) -> list[str]:
         """Return the versions of a model that are served, ascending."""
-        return [str(version) for model, version in sorted(self._loaded) if model == name]
+        return [version for model, version in self._table if model == name and version]
 
     def predictors(self) -> list[Predictor]:
         """Return every version that is served."""
-        return [predictor for _, predictor in self._loaded.values()]
+        return [predictor for (name, version), predictor in self._table.items() if name and version]
 
     def entries(self) -> list[Entry]:
         """Return every version that was seen, by name and version."""
-        entries = [(key, Entry(key[0], str(key[1]), "READY")) for key in self._loaded]
-        for key, reason in self._failed.items():
-            if key not in self._loaded:
-                entries.append((key, Entry(key[0], str(key[1]), "UNAVAILABLE", reason)))
-        return [entry for _, entry in sorted(entries, key=lambda pair: pair[0])]
+        served = {(name, int(version)) for name, version in self._table if name and version}
+        return [
+            Entry(*_texts(key), "READY") if key in served else Entry(*_texts(key), "UNAVAILABLE", self._failed[key])
+            for key in sorted(served | self._failed.keys())
+        ]
 
     async def start(self) -> None:
         """Load every version of every model; readiness may follow.
@@ -156,6 +156,7 @@ class Catalogue:
             if unloaded is not None:
                 self._unloaded = set(unloaded)
                 self._drop_unloaded()
+                self._change()
             for name in self.repository.names():
                 if name not in self._unloaded:
                     await self._refresh(name)
@@ -236,6 +237,7 @@ class Catalogue:
         if key in self._loaded:
             self._drop(key)
         self._loaded[key] = digest, predictor
+        self._change()
         self._metrics.loads.labels(key[0], "loaded").inc()
         runtime = predictor.model.runtime
         logger.info("loaded %s version %d on %s: %s", *key, runtime.provider, runtime.reason)
@@ -253,13 +255,20 @@ class Catalogue:
         for key in [key for key in self._failed if key not in there]:
             del self._failed[key]
 
+    def _change(self) -> None:
+        """Publish, except at the start: nothing answers, an older version least of all, before everything is loaded."""
+        if self._started:
+            self._publish()
+
     def _publish(self) -> None:
-        """Exchange the table that `get` looks up, in one step."""
+        """Exchange, in one step, the table of what is served; every question is answered from it."""
         table: dict[tuple[str | None, str | None], Predictor] = {}
         for (name, version), (_, predictor) in sorted(self._loaded.items(), key=lambda item: item[0]):
             table[name, str(version)] = table[name, None] = predictor
             if name == self.default_model:
                 table[None, str(version)] = table[None, None] = predictor
+        if table == self._table:
+            return
         self._table = table
         for predictor in self.predictors():
             self._show(predictor, 1)
@@ -273,6 +282,10 @@ class Catalogue:
     def _tell(self) -> None:
         for changed in self._watchers:
             changed()
+
+
+def _texts(key: tuple[str, int]) -> tuple[str, str]:
+    return key[0], str(key[1])
 
 
 def _digest(folder: Path) -> str:

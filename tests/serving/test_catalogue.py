@@ -24,9 +24,11 @@ class World:
     def __init__(self, root: Path, default: str = "tiny") -> None:
         self.root, self.registry, self.made = root, CollectorRegistry(), []
         self.metrics = Metrics(self.registry)
+        self.before_make: Callable[[], None] = lambda: None
         self.catalogue = Catalogue(Repository(root), self.make, default, self.metrics)
 
     def make(self, folder: Path) -> Predictor:
+        self.before_make()
         self.made.append(f"{folder.parent.name}/{folder.name}")
         model = load(folder, "cpu", 1)
         batcher = MicroBatcher(model.runtime.run, max_batch_size=8, queue_size=8)
@@ -35,6 +37,18 @@ class World:
 
     def served(self) -> list[str]:
         return [f"{entry.name}/{entry.version}" for entry in self.catalogue.entries() if entry.state == "READY"]
+
+    def agreed(self) -> list[str]:
+        """Return what is served, which every question is answered alike."""
+        catalogue, served = self.catalogue, self.served()
+        listed = [f"{name}/{version}" for name in catalogue.names() for version in catalogue.versions(name)]
+        found = [catalogue.get(*each.split("/")) for each in served]
+        assert listed == [f"{each.name}/{each.version}" for each in found] == served
+        assert set(catalogue.predictors()) == set(found)
+        assert [catalogue.get(name).version for name in catalogue.names()] == [
+            catalogue.versions(name)[-1] for name in catalogue.names()
+        ]
+        return served
 
     def info(self, name: str, version: str) -> float | None:
         sha256 = read_manifest(self.root / name / version).file.sha256
@@ -219,7 +233,10 @@ async def test_watchers_hear_of_every_change(world: World):
     await world.catalogue.unload("tiny")
     await world.catalogue.load("tiny")
     world.catalogue.drain()
-    assert heard == [False, True, False, True, False]
+    # To load is heard twice: version 1 answers until version 2 is there.
+    assert heard == [False, True, False, True, True, False]
+    await world.catalogue.reload()
+    assert len(heard) == 6
 
 
 async def test_an_unreadable_version_is_rejected_not_raised(world: World, monkeypatch: pytest.MonkeyPatch):
@@ -234,3 +251,38 @@ async def test_two_exchanges_at_once_follow_one_another(world: World):
     write_tiny_model(world.root, "tiny", 3)
     await asyncio.gather(world.catalogue.reload(), world.catalogue.load("tiny"), world.catalogue.reload())
     assert world.made.count("tiny/3") == 1
+
+
+async def test_while_models_are_loaded_every_question_is_answered_alike(world: World):
+    seen: list[list[str]] = []
+    world.before_make = lambda: seen.append(world.agreed())
+    await world.catalogue.start()
+    assert seen == [[], [], []]
+    seen.clear()
+    for name, version in (("another", 1), ("new", 1), ("new", 2), ("tiny", 3)):
+        write_tiny_model(world.root, name, version)
+    await world.catalogue.reload()
+    first = ["another/1", "other/1", "tiny/1", "tiny/2"]
+    assert seen == [
+        ["other/1", "tiny/1", "tiny/2"],
+        ["another/1", "other/1", "tiny/1", "tiny/2"],
+        sorted([*first, "new/1"]),
+        sorted([*first, "new/1", "new/2"]),
+    ]
+    assert world.agreed() == sorted([*first, "new/1", "new/2", "tiny/3"])
+
+
+async def test_what_is_unloaded_by_order_is_gone_before_others_are_loaded(world: World):
+    await world.catalogue.start()
+    write_tiny_model(world.root, "new", 1)
+    seen: list[list[str]] = []
+
+    def look() -> None:
+        seen.append(world.agreed())
+        with pytest.raises(NotReady, match="unloaded"):
+            world.catalogue.get("tiny")
+
+    world.before_make = look
+    await world.catalogue.reload({"tiny"})
+    assert seen == [["other/1"]]
+    assert world.agreed() == ["new/1", "other/1"]
