@@ -50,16 +50,20 @@ class ExplainEndpoint:
         self._catalogue, self._preparer, self._enabled = catalogue, preparer, settings.explain
         self._bodies, self._timeout_s = bodies, settings.request_timeout_s
         self._limits = Limits.of(settings)._replace(images=1)
+        # At most half the queue at a time: others shall find room beside the covers.
+        self._slice_images = max(settings.queue_size // 2, 1)
         self._layered: WeakKeyDictionary[Predictor, LayeredModel] = WeakKeyDictionary()
         self._turn = asyncio.Semaphore(1)
         self._waiting = 0
 
     def routes(self) -> list[Route]:
         """Return the routes."""
-        return [
-            Route("/explain", self.describe, methods=["GET"]),
-            Route("/explain", self.explain, methods=["POST"]),
-        ]
+        # One route: of two, the answer to another method would name the methods of the first alone.
+        return [Route("/explain", self.answer, methods=["GET", "POST"])]
+
+    async def answer(self, request: Request) -> Response:
+        """Return what the method asks for."""
+        return await (self.explain(request) if request.method == "POST" else self.describe(request))
 
     async def describe(self, request: Request) -> Response:
         """Return the layers of a network with their kernels."""
@@ -88,7 +92,7 @@ class ExplainEndpoint:
         if "layers" in parts:
             content["layers"] = await self._run_layers(predictor, image)
         if "occlusion" in parts:
-            content["occlusion"] = await _occlude(predictor, image, deadline)
+            content["occlusion"] = await _occlude(predictor, image, self._slice_images, deadline)
         return json_response(content)
 
     def _read_query(self, request: Request) -> tuple[Predictor, set[str]]:
@@ -136,18 +140,20 @@ class ExplainEndpoint:
         return {name: _tensor(value) for name, value in values.items()}
 
 
-async def _occlude(predictor: Predictor, image: Image, deadline: float) -> dict[str, object]:
-    """Return the probabilities with a square of paper on each pixel, the whole drawing and all covers in one batch.
+async def _occlude(predictor: Predictor, image: Image, most: int, deadline: float) -> dict[str, object]:
+    """Return the probabilities with a square of paper on each pixel; no more than `most` drawings are sent at once.
 
     It asks the batcher, not the predictor: covered drawings would spoil what drift and metrics say of real ones.
     """
     covered, centres = cover(image)
-    outputs = await predictor.batcher.submit(np.concatenate([image[np.newaxis], covered]), deadline)
-    uncovered, *_ = outputs.probabilities
+    drawings = np.concatenate([image[np.newaxis], covered])
+    slices = [drawings[start : start + most] for start in range(0, len(drawings), most)]
+    probabilities = np.concatenate([(await predictor.batcher.submit(part, deadline)).probabilities for part in slices])
+    uncovered = probabilities[0]
     return {
         "cover_side": COVER_SIDE,
         "probabilities": uncovered.tolist(),
-        "map": _tensor(occlusion_map(uncovered, outputs.probabilities[1:], centres)),
+        "map": _tensor(occlusion_map(uncovered, probabilities[1:], centres)),
     }
 
 

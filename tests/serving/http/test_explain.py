@@ -9,6 +9,7 @@ import pytest
 
 from serving.http import explain
 from serving.preprocess import prepare
+from serving.runtime import Outputs
 from tests.serving.http.app import App, png
 from tests.serving.layered_model import expected_layers, seven, weights, write_layered_model
 from tests.serving.tiny_model import write_tiny_model
@@ -97,6 +98,14 @@ async def test_what_cannot_be_explained_is_said(
     assert answer.json()["error"] == message or message is None
 
 
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH"])
+async def test_what_is_not_allowed_is_told_all_that_is(app: App, method: str):
+    answer = await app.client.request(method, "/explain")
+    assert (answer.status_code, answer.json()) == (405, {"error": f"{method} is not allowed at /explain"})
+    assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD", "POST"}
+    assert (await app.client.head("/explain")).status_code == 200
+
+
 async def test_a_setting_switches_it_off(models: Path, executor: ThreadPoolExecutor):
     made = App(models, executor, explain=False)
     await made.catalogue.start()
@@ -111,3 +120,33 @@ async def test_more_explanations_than_there_is_room_for_are_refused(app: App, mo
     answer = await app.client.post("/explain", content=png(seven()))
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
     assert (await app.client.post("/explain?include=occlusion", content=png(seven()))).status_code == 200
+
+
+@pytest.mark.parametrize("queue_size", [2, 128, 129])
+async def test_the_covers_fit_any_queue(app: App, models: Path, executor: ThreadPoolExecutor, queue_size: int):
+    small = App(models, executor, queue_size=queue_size, max_images=1)
+    await small.catalogue.start()
+    image = np.full((28, 28), 255, np.uint8)
+    image[3:9, 4:20] = 90
+    content = {"pixels": image.tolist()}
+    expected, answer = [(await each.client.post("/explain?include=occlusion", json=content)) for each in (app, small)]
+    assert (expected.status_code, answer.status_code) == (200, 200)
+    found, whole = (values(each.json()["occlusion"]["map"]) for each in (answer, expected))
+    np.testing.assert_allclose(found, whole, atol=1e-6)
+
+
+async def test_covers_leave_half_the_queue_to_others(
+    models: Path, executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+):
+    app = App(models, executor, queue_size=100, max_images=1)
+    await app.catalogue.start()
+    batcher, sizes = app.catalogue.get().batcher, []
+    submit = batcher.submit
+
+    async def note(images: np.ndarray, deadline: float | None = None) -> Outputs:
+        sizes.append(len(images))
+        return await submit(images, deadline)
+
+    monkeypatch.setattr(batcher, "submit", note)
+    await app.client.post("/explain?include=occlusion", json={"pixels": [255] * 784})
+    assert sizes == [50] * 15 + [35]
