@@ -88,5 +88,7 @@ def configure(log_format: Literal["json", "console"], level: str) -> None:
         foreign.setLevel(level.upper() if level in ("debug", "error") else "WARNING")
     # They warn of each malformed form or request, which its sender is told, and the metrics count.
     logging.getLogger("python_multipart").setLevel("ERROR")
+    # It logs a traceback for each call whose metadata are not UTF-8; they are read as Latin-1 then.
+    logging.getLogger("grpc._cython.cygrpc").setLevel("CRITICAL")
     if level != "debug":
         logging.getLogger("uvicorn.error").setLevel("ERROR")

@@ -5,6 +5,6 @@
 
 import os
 
-# Its core would note on stderr, past our log and its format, whatever a stranger sends instead of a handshake. It reads
-# this once, when grpc is imported.
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+# Its core would note on stderr, past our log and its format, whatever a stranger sends instead of a handshake, and, as
+# an error, what it cannot read in a call. It reads this once, when grpc is imported.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")

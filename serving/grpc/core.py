@@ -105,7 +105,8 @@ class CoreServer:
         if not event.success or self._stopped.is_set():
             return
         self._server.request_call(self._queue, self._queue, self._accept)
-        method = event.call_details.method.decode()
+        # Whatever bytes a stranger sends: no method has such a name.
+        method = event.call_details.method.decode(errors="replace")
         call = CoreCall(self, event, method)
         handler = self._find(method, event)
         if handler is None:

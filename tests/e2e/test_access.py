@@ -19,6 +19,7 @@ from tests.certificates import write_certificate
 from tests.e2e.conftest import Start
 from tests.e2e.server import ROOT, Server, wait_until
 from tests.ports import free_ports
+from tests.serving.grpc import strangers
 
 ASK, CHANGE = {"authorization": "Bearer ask"}, {"authorization": "Bearer change"}
 PIXELS = {"pixels": [1] * 784}
@@ -135,6 +136,15 @@ def test_strangers_write_nothing_into_the_log(server: Server):
             with suppress(ConnectionResetError):
                 while stranger.recv(1000):
                     pass
+    assert server.log == before
+
+
+def test_calls_that_no_grpc_client_would_make_write_nothing_into_the_log(server: Server, folder: Path):
+    before = server.log
+    for suffix, more, code in strangers.STRANGE:
+        path = b"/inference.GRPCInferenceService/ServerLive" + suffix
+        received = strangers.call(server.grpc_port, path, *more, tls=trusting(folder))
+        assert strangers.status(code) in received
     assert server.log == before
 
 

@@ -22,7 +22,7 @@ def restored() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
-    for name in (*logs.FOREIGN, "python_multipart"):
+    for name in (*logs.FOREIGN, "python_multipart", "grpc._cython.cygrpc"):
         logging.getLogger(name).setLevel(logging.NOTSET)
 
 
@@ -76,6 +76,13 @@ def test_what_is_told_to_the_sender_of_a_form_does_not_fill_the_log(restored: No
     logs.configure("console", "info")
     logging.getLogger("python_multipart.multipart").warning("Expected boundary character 45, got 123 at index 2")
     logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("level", ["info", "debug"])
+def test_metadata_that_are_no_text_do_not_fill_the_log(level: str, restored: None, capsys: pytest.CaptureFixture[str]):
+    logs.configure("json", level)
+    logging.getLogger("grpc._cython.cygrpc").error("Invalid encoding on %s", b"\xff")
     assert capsys.readouterr().err == ""
 
 

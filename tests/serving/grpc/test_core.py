@@ -11,6 +11,7 @@ import pytest
 
 from serving.grpc.core import CoreServer
 from serving.grpc.core_call import Answer, Context
+from tests.serving.grpc import strangers
 from tests.serving.grpc.test_service import code_of
 
 NAME = "test.Service"
@@ -141,6 +142,18 @@ async def test_a_fault_of_the_thread_is_logged_and_does_not_end_it(free_port: in
         assert (await code_of(call(channel, "echo")))[0] == "INTERNAL"
         assert (await code_of(call(channel, "none")))[0] == "UNIMPLEMENTED"
     assert "broken" in caplog.text
+
+
+@pytest.mark.parametrize(("suffix", "more", "code"), strangers.STRANGE)
+async def test_a_call_that_no_client_would_make_is_answered(
+    free_port: int, caplog: pytest.LogCaptureFixture, suffix: bytes, more: tuple[tuple[bytes, bytes], ...], code: bytes
+):
+    async with serving(free_port, Handlers()):
+        path = f"/{NAME}/echo".encode() + suffix
+        received = await asyncio.to_thread(strangers.call, free_port, path, *more)
+    assert strangers.status(code) in received
+    # Its own layer's lines are kept away by `logs.configure`.
+    assert [record for record in caplog.records if record.name.startswith("serving")] == []
 
 
 async def test_a_port_that_is_taken_is_an_error(free_port: int):
