@@ -8,9 +8,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.errors import ConfigurationError, InvalidInput, ServingError
+from serving.http.app import CORS
 from serving.http.checked import CheckedJson
 from serving.http.entrance import Entrance
 from serving.http.errors import error_response
@@ -104,6 +106,8 @@ class OwnRoutes:
         checked: ASGIApp = CheckedJson(app, worker.bodies, Limits.of(worker.settings), worker.metrics)
         if worker.access.limited:
             checked = Entrance(checked, worker.access, worker.metrics)
+        if origins := worker.settings.allowed_origins:
+            checked = CORSMiddleware(checked, allow_origins=origins, **CORS)
         self._metered = Metering(checked, worker.catalogue, worker.metrics, worker.settings.access_log)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

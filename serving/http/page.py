@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from serving.catalogue import Catalogue
+from serving.http.compression import choose_encoding
 from serving.http.errors import json_response
 from serving.manifest import Accuracy
 from serving.predictor import Predictor
@@ -36,12 +37,10 @@ POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
+# Beside those on every answer, see `protection`.
 SECURITY_HEADERS = {
     "content-security-policy": POLICY,
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
     "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(self), clipboard-read=(self), clipboard-write=(self), geolocation=(), microphone=()",
 }
 
@@ -110,7 +109,7 @@ class Site:
         headers = {**SECURITY_HEADERS, "etag": file.etag, "cache-control": caching, "vary": "accept-encoding"}
         if file.etag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
-        if file.compressed and "gzip" in request.headers.get("accept-encoding", ""):
+        if file.compressed and choose_encoding(request.headers.get("accept-encoding", "")) == "gzip":
             return Response(
                 file.compressed, headers={**headers, "content-encoding": "gzip"}, media_type=file.media_type
             )

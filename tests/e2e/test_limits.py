@@ -122,6 +122,8 @@ def test_no_answer_names_the_server_and_each_has_the_security_headers(server: Se
         head = connection.recv(65536).partition(b"\r\n\r\n")[0].lower()
     assert b"\r\nx-content-type-options: nosniff" in head
     assert b"\r\nx-frame-options: deny" in head
+    names = [line.partition(b":")[0] for line in head.split(b"\r\n")[1:]]
+    assert sorted(names) == sorted(set(names))
     assert not any(name in head for name in (b"\r\nserver:", b"uvicorn", b"bentoml", b"python"))
 
 

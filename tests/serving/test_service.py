@@ -11,13 +11,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from pydantic import BaseModel, ValidationError
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
 from serving.errors import ConfigurationError, InvalidInput
 from serving.hosted import OwnRoutes, check
 from tests.serving.tiny_model import expected_logits, write_tiny_model
+from tests.serving.v2_worker import tiny_worker
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +83,27 @@ async def test_only_bentomls_own_paths_go_through_bentoml(service: ModuleType):
         await routes({"type": "http", "path": path, "method": "GET", "headers": []}, None, None)
     await routes({"type": "lifespan"}, None, None)
     assert [path for whose, path in went if whose == "bentoml"] == ["/classify", "/schema.json", "lifespan"]
+
+
+async def test_pages_that_are_listed_may_call_what_bentoml_answers(tmp_path: Path):
+    async def bentoml(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("done")(scope, receive, send)
+
+    origin, ask = {"origin": "https://page.example"}, {"authorization": "Bearer ask"}
+    wanted = {"access-control-request-method": "POST", "access-control-request-headers": "authorization, content-type"}
+    async with tiny_worker(tmp_path, cors_origins="https://page.example", token="ask") as worker:
+        transport = httpx.ASGITransport(OwnRoutes(bentoml, worker))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            for path in ("/classify", "/schema.json", "/models"):
+                preflight = await client.options(path, headers=origin | wanted)
+                assert (preflight.status_code, preflight.headers["access-control-allow-methods"]) == (200, "GET, POST")
+                for headers, status in ((origin, 401), (origin | ask, 200)):
+                    answer = await client.get(path, headers=headers)
+                    assert answer.status_code == status, path
+                    assert answer.headers["access-control-allow-origin"] == origin["origin"]
+                    assert "x-request-id" in answer.headers
+                evil = await client.get(path, headers={"origin": "https://evil.example"} | ask)
+                assert "access-control-allow-origin" not in evil.headers
 
 
 def test_tracebacks_are_kept_for_our_own_faults(service: ModuleType):

@@ -2,8 +2,11 @@ import gzip
 import re
 from pathlib import Path
 
+import httpx
 import pytest
 
+from serving.http.guard import Guard
+from serving.http.listener import Listener
 from serving.http.page import FOLDER, Site
 from tests.serving.http.app import App
 
@@ -43,7 +46,8 @@ async def test_a_page_is_answered_with_a_strict_policy(app: App, path: str):
     assert policy["default-src"] == "'none'"
     assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
     assert policy["frame-ancestors"] == policy["base-uri"] == "'none'"
-    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cross-origin-opener-policy"] == "same-origin"
+    assert "camera=(self)" in answer.headers["permissions-policy"]
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert answer.headers["cache-control"] == "no-cache"
 
@@ -89,6 +93,27 @@ async def test_a_file_is_compressed_for_whoever_takes_it(app: App):
     assert int(packed.headers["content-length"]) < int(plain.headers["content-length"])
     assert packed.content == plain.content
     assert packed.headers["vary"] == "accept-encoding"
+
+
+@pytest.mark.parametrize("accepted", ["identity, gzip;q=0", "gzip; q=0.0", "deflate", "x-not-gzip", ""])
+async def test_who_does_not_take_gzip_gets_the_plain_file(app: App, accepted: str):
+    answer = await app.client.get("/", headers={"accept-encoding": accepted})
+    assert "content-encoding" not in answer.headers
+    assert answer.content.startswith(b"<!doctype html>")
+
+
+async def test_a_listener_sends_each_header_of_the_page_once(app: App, free_port: int):
+    listener = Listener(app.asgi, "127.0.0.1", free_port, Guard(app.settings, app.metrics))
+    await listener.start()
+    async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(retries=5)) as client:
+        for path in ("/", "/docs", "/web/x/app.js", "/models"):
+            answer = await client.get(f"http://127.0.0.1:{free_port}{path}")
+            names = [name.lower() for name, _ in answer.headers.raw]
+            assert sorted(names) == sorted(set(names)), path
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["referrer-policy"] == "no-referrer"
+            assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+    await listener.stop()
 
 
 @pytest.mark.parametrize("path", ["/web/x/nothing.js", "/web/x/..%2Fsettings.py", "/web/app.js", "/web/x/y/app.js"])
