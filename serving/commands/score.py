@@ -22,8 +22,8 @@ its content says, not its name; kinds may be mixed:
                          label; CSV also without a header; Parquet and Arrow also one column of lists of pixels, or of
                          encoded pictures
   PNG, JPEG, TIFF, ...   any picture of a digit
-  zip, tar               of any of these; gzip, bzip2 and xz around them
-Folders are searched; a folder named 0 to 9 or zero to nine labels the pictures in it.
+  zip, tar               of pictures, IDX, NPY and CSV; gzip, bzip2 and xz around them and around IDX, NPY and CSV
+Folders are searched, but for hidden files; a folder named 0 to 9 or zero to nine labels the pictures in it.
 Numbers are 0 = paper to 255 = ink. Floats that lie between 0 and 1 are taken as 0 to 1; nothing but zeros and ones is
 refused unless --scale says what 1 means.
 
@@ -96,10 +96,9 @@ def _add_errors(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -115,6 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
         if error.name != "pyarrow":
             raise
         raise ConfigurationError("score needs pyarrow: pip install 'mnist-reader[offline]'") from error
+    _check_summary(arguments)
     settings = read_settings(os.environ)
     workers = arguments.workers or _processors()
     model = _load(arguments, settings)
@@ -125,6 +125,19 @@ def run(arguments: argparse.Namespace) -> int:
     )
     _report(arguments, model, result)
     return 3 if result.summary.errors else 0
+
+
+def _check_summary(arguments: argparse.Namespace) -> None:
+    from serving.errors import ConfigurationError
+    from serving.offline.sources import real
+
+    summary: Path | None = arguments.summary
+    if summary is None:
+        return
+    if not summary.absolute().parent.is_dir() or summary.is_dir():
+        raise ConfigurationError(f"--summary {summary}: expected a file in a folder that exists")
+    if real(summary) == real(arguments.output):
+        raise ConfigurationError(f"--summary {summary}: that is the output")
 
 
 def _processors() -> int:
@@ -162,13 +175,13 @@ def _engine(arguments: argparse.Namespace, model: "LoadedModel", device: "Device
 
 
 def _job(arguments: argparse.Namespace, settings: "Settings", model: "LoadedModel") -> "Job":
-    from serving.offline.job import Job, partial_folder
+    from serving.offline.job import Job, own_places
     from serving.offline.plan import ReadOptions
     from serving.offline.sources import FolderLabels, Inputs
     from serving.offline.writers import SUFFIXES, Form
 
     labels = FolderLabels(model.manifest.labels)
-    excluded = frozenset({arguments.output.absolute(), partial_folder(arguments.output).absolute()})
+    excluded = own_places(arguments.output, *([arguments.summary] if arguments.summary else []))
     output_format = arguments.format or SUFFIXES.get(arguments.output.suffix.lower(), "parquet")
     return Job(
         Inputs(list(_listed(arguments.inputs)), labels, excluded),
@@ -186,8 +199,24 @@ def _listed(arguments: list[str]) -> list[str]:
     """Return the inputs, - replaced by the paths on standard input."""
     inputs: list[str] = []
     for argument in arguments:
-        inputs += [line for line in sys.stdin.read().splitlines() if line] if argument == "-" else [argument]
+        inputs += _read_list() if argument == "-" else [argument]
     return inputs
+
+
+def _read_list() -> list[str]:
+    """Return the paths on standard input, whatever bytes the file system has in them."""
+    import codecs
+    import os
+
+    from serving.errors import ConfigurationError
+
+    if sys.stdin is None:
+        raise ConfigurationError("-: expected a list of paths on standard input, which is closed")
+    try:
+        data = sys.stdin.buffer.read().removeprefix(codecs.BOM_UTF8)
+    except OSError as error:
+        raise ConfigurationError(f"-: cannot read standard input: {error.strerror}") from error
+    return [os.fsdecode(line) for line in data.splitlines() if line]
 
 
 def _limit(arguments: argparse.Namespace) -> "ErrorLimit":
@@ -219,7 +248,16 @@ def _report(arguments: argparse.Namespace, model: "LoadedModel", result: "Result
         "output": str(arguments.output),
     }
     if arguments.summary:
-        arguments.summary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        _write_summary(arguments.summary, json.dumps(record, indent=1) + "\n")
     if not arguments.quiet:
         speed = f"{result.images_per_second:,.0f} images/s with {model.name}/{model.version}"
         sys.stderr.write(f"{arguments.output}: {summary.as_text()}{result.seconds:.2f} s, {speed}\n")
+
+
+def _write_summary(path: Path, text: str) -> None:
+    from serving.errors import ServingError
+
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ServingError(f"cannot write {path}: {error.strerror}; the output is complete") from error

@@ -7,9 +7,9 @@ import errno
 import os
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -17,11 +17,11 @@ import pyarrow as pa  # type: ignore[import-untyped]
 
 from serving.errors import ServingError
 from serving.offline.items import Task
-from serving.offline.journal import JOB, Journal, ResumeRefused, Retry, check_same
+from serving.offline.journal import Journal, ResumeRefused, Retry, check_job, check_sources, is_unfinished
 from serving.offline.limits import ErrorLimit
 from serving.offline.plan import Plan, ReadOptions
 from serving.offline.progress import Progress
-from serving.offline.sources import Inputs, Survey, survey
+from serving.offline.sources import Inputs, Position, Survey, place_of, real, survey
 from serving.offline.summary import Summary
 from serving.offline.writers import Form, write_output
 
@@ -61,14 +61,8 @@ class Job:
     retry_failed: bool = False
 
     def description(self) -> dict[str, Any]:
-        """Return what makes this run what it is, as JSON's types."""
-        return self.identity | {
-            "format": self.form.format,
-            "probabilities": self.form.probabilities,
-            "fallback label": self.form.fallback_label,
-            "scale": self.read.scale,
-            "max pixels": self.read.max_pixels,
-        }
+        """Return what the rows of this run depend on, as JSON's types; any form of output can be made of them."""
+        return self.identity | {"scale": self.read.scale, "max pixels": self.read.max_pixels}
 
 
 @dataclass(frozen=True)
@@ -87,7 +81,22 @@ class Result:
 
 def partial_folder(output: Path) -> Path:
     """Return where a run keeps its rows until the output is complete, on the output's own file system."""
-    return output.with_name(output.name + ".partial")
+    return output.parent / f"{output.name}.partial"
+
+
+def own_places(output: Path, *others: Path) -> frozenset[Path]:
+    """Return what a run writes, each as `place_of` gives it: no tree or glob takes it for an input.
+
+    Args:
+        output: the file, or a link to it.
+        others: files that are written beside it.
+    """
+    folder = partial_folder(real(output))
+    return frozenset(map(place_of, (output, real(output), folder, _retry_folder(folder), *others)))
+
+
+def _retry_folder(folder: Path) -> Path:
+    return folder.with_suffix(".retry")
 
 
 def run_job(job: Job, engine: Engine, stream: TextIO | None, clock: Callable[[], float] = time.monotonic) -> Result:
@@ -103,7 +112,9 @@ def run_job(job: Job, engine: Engine, stream: TextIO | None, clock: Callable[[],
         ServingError: the run was stopped; what it did is kept for `resume`.
     """
     try:
-        return _Run(job, engine, stream, clock).result()
+        _check_output(job)
+        # A link stays one, and what it leads to is written.
+        return _Run(replace(job, output=real(job.output)), engine, stream, clock).result()
     except OSError as error:
         if error.errno in DISK_FULL:
             text = f"no space left for {job.output}: what is scored is kept, free some space and add --resume"
@@ -119,13 +130,12 @@ class _Run:
 
     def result(self) -> Result:
         job = self._job
-        self._check_output()
         surveyed = survey(job.inputs)
         journal = self._open_journal(surveyed)
         try:
+            self._prepare(journal, bytes(surveyed.stamps))
             earlier_rows = journal.rows
-            plan = Plan(job.inputs, job.read)
-            self._score(journal, islice(plan, journal.tasks, None), lambda: plan.bytes_done, surveyed.total_bytes)
+            self._complete(journal, surveyed.total_bytes)
             if job.retry_failed and journal.errors:
                 journal, earlier_rows = self._retry(journal, surveyed)
             summary = self._finish(journal)
@@ -133,58 +143,80 @@ class _Run:
             journal.close()
         return Result(summary, earlier_rows, self._clock() - self._start_s)
 
-    def _check_output(self) -> None:
-        output = self._job.output
-        if output.is_dir() or not output.absolute().parent.is_dir():
-            raise ServingError(f"{output}: expected a file in a folder that exists")
-        if any(Path(argument).absolute() == output.absolute() for argument in self._job.inputs.arguments):
-            raise ServingError(f"{output} is an input")
-
     def _open_journal(self, surveyed: Survey) -> Journal:
-        job, stamps = self._job, bytes(surveyed.stamps)
-        unfinished = (self._folder / JOB).exists()
+        job = self._job
+        unfinished = is_unfinished(self._folder)
         if job.retry_failed and not unfinished:
             raise ResumeRefused(f"no run with errors to retry in {self._folder}")
         if not (job.resume or job.retry_failed) or not unfinished:
-            return Journal.create(self._folder, job.description(), stamps)
-        failed = Retry(self._folder).failed if job.retry_failed else frozenset()
-        check_same(self._folder, job.description(), stamps, failed)
+            return Journal.create(self._folder, job.description(), bytes(surveyed.stamps))
+        check_job(self._folder, job.description())
         return Journal(self._folder)
 
-    def _score(self, journal: Journal, tasks: Iterable[Task], bytes_done: Callable[[], int], total_bytes: int) -> None:
+    def _prepare(self, journal: Journal, stamps: bytes) -> None:
+        failed = Retry(self._folder).failed if self._job.retry_failed else frozenset()
+        check_sources(self._folder, stamps, failed)
+        if failed:
+            journal.forget_unfinished(failed, stamps)
+
+    def _complete(self, journal: Journal, total_bytes: int) -> None:
+        """Score what is not in the journal yet."""
+        plan = Plan(self._job.inputs, self._job.read, journal.position)
+        # A retry scores their sources once more, and counts what fails then.
+        forgiven = journal.errors if self._job.retry_failed else 0
         progress = Progress(self._stream, total_bytes, self._clock)
-        progress.update(journal.rows, journal.errors, bytes_done())
+        progress.update(journal.rows, journal.errors, plan.bytes_done)
         try:
-            for batch in self._engine(tasks):
-                journal.append(batch)
-                self._job.limit.check(journal.errors, journal.rows, finished=False)
-                progress.update(journal.rows, journal.errors, bytes_done())
+            for _ in self._score(journal, plan):
+                self._job.limit.check(journal.errors - forgiven, journal.rows, finished=False)
+                progress.update(journal.rows, journal.errors, plan.bytes_done)
         finally:
             progress.close()
-        self._job.limit.check(journal.errors, journal.rows, finished=True)
+        self._job.limit.check(journal.errors - forgiven, journal.rows, finished=True)
+
+    def _score(self, journal: Journal, plan: Plan) -> Iterator[None]:
+        """Bring the rows of a plan to the journal, task by task."""
+        positions: deque[Position] = deque()
+
+        def noted() -> Iterator[Task]:
+            for task in plan:
+                positions.append(plan.position)
+                yield task
+
+        for batch in self._engine(noted()):
+            journal.append(batch, positions.popleft())
+            yield
 
     def _retry(self, old: Journal, surveyed: Survey) -> tuple[Journal, int]:
         """Replace the journal by one in which the failed sources are scored again; return it and the rows kept."""
-        folder = self._folder.with_suffix(".retry")
-        retry = Retry(self._folder)
+        folder = _retry_folder(self._folder)
         journal = Journal.create(folder, self._job.description(), bytes(surveyed.stamps))
-        kept = 0
-        for source in (source for source in self._job.inputs if source.ordinal in retry.failed):
-            kept += self._keep(journal, retry.kept_before(source.ordinal))
-            plan = Plan([source], self._job.read)
-            for batch in self._engine(plan):
-                journal.append(batch)
-        kept += self._keep(journal, retry.kept_before(float("inf")))
+        try:
+            kept = self._score_failed(journal)
+        except BaseException:
+            journal.close()
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         old.close()
         shutil.rmtree(self._folder)
         folder.rename(self._folder)
         journal.folder = self._folder
         return journal, kept
 
-    def _keep(self, journal: Journal, batches: Iterable[pa.RecordBatch]) -> int:
+    def _score_failed(self, journal: Journal) -> int:
+        retry, kept = Retry(self._folder), 0
+        for source in (source for source in self._job.inputs if source.ordinal in retry.failed):
+            kept += self._keep(journal, retry.kept_before(source.ordinal))
+            for _ in self._score(journal, Plan([source], self._job.read)):
+                self._job.limit.check(journal.errors, journal.rows, finished=False)
+        kept += self._keep(journal, retry.kept_before(float("inf")))
+        self._job.limit.check(journal.errors, journal.rows, finished=True)
+        return kept
+
+    def _keep(self, journal: Journal, tasks: Iterable[tuple[pa.RecordBatch, Position]]) -> int:
         before = journal.rows
-        for batch in batches:
-            journal.append(batch)
+        for batch, position in tasks:
+            journal.append(batch, position)
         return journal.rows - before
 
     def _finish(self, journal: Journal) -> Summary:
@@ -196,6 +228,23 @@ class _Run:
         if not summary.errors:
             shutil.rmtree(self._folder)
         return summary
+
+
+def _check_output(job: Job) -> None:
+    output = job.output
+    if output.is_dir() or not output.absolute().parent.is_dir():
+        raise ServingError(f"{output}: expected a file in a folder that exists")
+    if output.exists() and not output.is_file():
+        raise ServingError(f"{output}: expected a regular file")
+    if any(_is_same(output, argument) for argument in job.inputs.arguments):
+        raise ServingError(f"{output} is an input")
+
+
+def _is_same(output: Path, argument: str) -> bool:
+    try:
+        return output.samefile(argument)
+    except (OSError, ValueError):  # one of them is not there
+        return output == Path(argument)
 
 
 def _counted(batches: Iterable[pa.RecordBatch], summary: Summary) -> Iterator[pa.RecordBatch]:

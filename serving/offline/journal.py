@@ -2,8 +2,9 @@
 
 Must not know: input formats, output formats, the model.
 
-`rows.arrows` is an Arrow stream; `journal` has a line for each task: the end of its rows in that stream, and their
-CRC-32. What a line does not vouch for is cut off and scored again, so no write needs to reach the disk in time.
+`rows.arrows` is an Arrow stream; `journal` has a line for each task: the end of its rows in that stream, a CRC-32, and
+where the plan goes on behind it. What a line does not vouch for is cut off and scored again, so no write needs to
+reach the disk in time.
 """
 
 import fcntl
@@ -12,7 +13,7 @@ import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
@@ -20,8 +21,12 @@ import pyarrow as pa  # type: ignore[import-untyped]
 from serving.errors import ServingError
 from serving.offline.arrow import booleans, values_of
 from serving.offline.rows import SCHEMA
+from serving.offline.sources import STAMP_BYTES, Position
 
 JOB, SOURCES, ROWS, JOURNAL = "job.json", "sources", "rows.arrows", "journal"
+
+# How a journal is written: the first had no positions, without which a run cannot go on among changed files.
+LAYOUT = 2
 
 
 class ResumeRefused(ServingError):
@@ -35,16 +40,15 @@ class Journal:
         folder: holds the files of `create`.
 
     Attributes:
-        tasks: how many tasks are done.
-        rows: how many rows they gave.
+        position: where the plan goes on.
+        rows: how many rows are there.
         errors: how many of these are errors.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.tasks = self.rows = self.errors = 0
         self._journal = (folder / JOURNAL).open("r+b", buffering=0)
-        self._lock()
+        _lock(self._journal, folder)
         self._rows = (folder / ROWS).open("r+b", buffering=0)
         self._size = (folder / ROWS).stat().st_size
         self._end = self._replay()
@@ -59,33 +63,29 @@ class Journal:
             stamps: 8 bytes for each source.
         """
         if (folder / JOURNAL).exists():
-            cls(folder).close()  # refuses while another process is at work
+            with (folder / JOURNAL).open("r+b") as file:
+                _lock(file, folder)
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir()
         (folder / SOURCES).write_bytes(stamps)
         (folder / ROWS).write_bytes(SCHEMA.serialize().to_pybytes())
         (folder / JOURNAL).touch()
-        (folder / JOB).write_text(json.dumps(job, indent=1), encoding="utf-8")
+        (folder / JOB).write_text(json.dumps({"journal": LAYOUT} | job, indent=1), encoding="utf-8")
         return cls(folder)
 
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._journal.close()
-            raise ServingError(f"another process is writing {self.folder}") from error
-
-    def _replay(self) -> int:
-        """Cut off what no line of the journal vouches for; return where the rows end."""
+    def _replay(self, last: Position | None = None) -> int:
+        """Cut off what no line of the journal vouches for, or goes beyond `last`; return where the rows end."""
+        self.position, self.rows, self.errors = Position(), 0, 0
         end, kept = self._rows.seek(len(SCHEMA.serialize())), 0
+        self._journal.seek(0)
         for line in self._journal.readall().splitlines(keepends=True):
             batch = self._vouched(line, end)
-            if batch is None:
+            if batch is None or (last and _position(line) > last):
                 break
             kept += len(line)
             end = self._rows.tell()
-            self._count(batch)
+            self._count(batch, _position(line))
         self._journal.truncate(kept)
         self._journal.seek(kept)
         self._rows.truncate(end)
@@ -94,34 +94,49 @@ class Journal:
 
     def _vouched(self, line: bytes, start: int) -> pa.RecordBatch | None:
         fields = line.split()
-        if not line.endswith(b"\n") or len(fields) != 2 or not fields[0].isdigit():
+        if not line.endswith(b"\n") or len(fields) != 4 or not all(fields[at].isdigit() for at in (0, 2, 3)):
             return None
         end = int(fields[0])
         if not start < end <= self._size:
             return None
         data = self._rows.read(end - start)
-        if f"{start + len(data)} {zlib.crc32(data):08x}\n".encode() != line:
+        if _line(start + len(data), data, _position(line)) != line:
             return None
         return pa.ipc.read_record_batch(pa.py_buffer(data), SCHEMA)
 
-    def _count(self, batch: pa.RecordBatch) -> None:
-        self.tasks += 1
+    def _count(self, batch: pa.RecordBatch, position: Position) -> None:
+        self.position = position
         self.rows += batch.num_rows
         self.errors += batch.num_rows - batch.column("error").null_count
 
-    def append(self, batch: pa.RecordBatch) -> None:
-        """Keep the rows of the next task.
+    def append(self, batch: pa.RecordBatch, position: Position) -> None:
+        """Keep the rows of the next task, behind which the plan goes on at `position`.
 
         Raises:
             OSError: the disk is full.
         """
         data = memoryview(batch.serialize())
-        checksum, size = zlib.crc32(data), len(data)
+        end = self._end + len(data)
+        line = _line(end, data, position)
         while len(data):
             data = data[self._rows.write(data) :]
-        self._end += size
-        self._journal.write(f"{self._end} {checksum:08x}\n".encode())
-        self._count(batch)
+        self._end = end
+        self._journal.write(line)
+        self._count(batch, position)
+
+    def forget_unfinished(self, changed: frozenset[int], stamps: bytes) -> None:
+        """Go back behind the last source if it is a changed one that is not finished, to read it from its beginning.
+
+        Args:
+            changed: sources that may have changed.
+            stamps: of all sources as they are now; those that are to be read are noted.
+        """
+        while self.position.pieces and self.position.ordinal in changed:
+            self._end = self._replay(Position(self.position.ordinal))
+        at = self.position.ordinal * STAMP_BYTES
+        new = self.folder / f"{SOURCES}.new"
+        new.write_bytes((self.folder / SOURCES).read_bytes()[:at] + stamps[at:])
+        new.replace(self.folder / SOURCES)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the rows, task by task."""
@@ -133,28 +148,64 @@ class Journal:
         self._journal.close()
 
 
+def _lock(journal: IO[bytes], folder: Path) -> None:
+    try:
+        fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        journal.close()
+        raise ServingError(f"another process is writing {folder}") from error
+
+
+def _line(end: int, data: bytes | memoryview, position: Position) -> bytes:
+    place = f"{position.ordinal} {position.pieces}"
+    return f"{end} {zlib.crc32(place.encode(), zlib.crc32(data)):08x} {place}\n".encode()
+
+
+def _position(line: bytes) -> Position:
+    ordinal, pieces = line.split()[2:]
+    return Position(int(ordinal), int(pieces))
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Return whether there is a run to go on with; a folder that was being removed is none."""
+    return all((folder / name).exists() for name in (JOB, SOURCES, ROWS, JOURNAL))
+
+
 def read_rows(folder: Path) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a run, task by task."""
     with pa.OSFile(str(folder / ROWS)) as file:
         yield from pa.ipc.open_stream(file)
 
 
-def check_same(folder: Path, job: dict[str, Any], stamps: bytes, changed: frozenset[int] = frozenset()) -> None:
+def check_job(folder: Path, job: dict[str, Any]) -> None:
     """Refuse to go on with a run of something else.
 
     Args:
         folder: of the run.
         job: as for `create`.
+
+    Raises:
+        ResumeRefused: says what differs.
+    """
+    before = read_job(folder)
+    if before.pop("journal", 1) != LAYOUT:
+        raise ResumeRefused(f"the run in {folder} is of another release: begin anew, without --resume")
+    for name in sorted(before.keys() | job.keys()):
+        if before.get(name) != job.get(name):
+            raise ResumeRefused(f"{name} was {before.get(name)!r} in the unfinished run and is {job.get(name)!r} now")
+
+
+def check_sources(folder: Path, stamps: bytes, changed: frozenset[int]) -> None:
+    """Refuse to go on with other files.
+
+    Args:
+        folder: of the run.
         stamps: as for `create`.
         changed: sources that may have changed.
 
     Raises:
         ResumeRefused: says what differs.
     """
-    before = read_job(folder)
-    for name in sorted(before.keys() | job.keys()):
-        if before.get(name) != job.get(name):
-            raise ResumeRefused(f"{name} was {before.get(name)!r} in the unfinished run and is {job.get(name)!r} now")
     old, new = (np.frombuffer(data, np.uint64) for data in ((folder / SOURCES).read_bytes(), stamps))
     if len(old) != len(new):
         raise ResumeRefused(f"the unfinished run had {len(old)} input files, now there are {len(new)}")
@@ -190,17 +241,20 @@ class Retry:
             if batch.column("error").null_count < batch.num_rows
             for ordinal in batch.filter(batch.column("error").is_valid()).column("ordinal").to_pylist()
         )
-        self._rows = read_rows(folder)
-        self._rest: pa.RecordBatch | None = None
+        lines = (folder / JOURNAL).read_bytes().splitlines()
+        self._tasks = zip(read_rows(folder), map(_position, lines), strict=True)
+        self._rest: tuple[pa.RecordBatch, Position] | None = None
 
-    def kept_before(self, ordinal: float) -> Iterator[pa.RecordBatch]:
-        """Yield the rows that stay of the sources before this one; call it with growing ordinals."""
-        while (batch := self._rest or next(self._rows, None)) is not None:
+    def kept_before(self, ordinal: float) -> Iterator[tuple[pa.RecordBatch, Position]]:
+        """Yield the rows that stay of the sources before this one, and what is next; call it with growing ordinals."""
+        while (task := self._rest or next(self._tasks, None)) is not None:
+            batch, position = task
             ordinals = values_of(batch.column("ordinal"))
             count = int(np.searchsorted(ordinals, ordinal))
             stay = np.array([int(value) not in self.failed for value in ordinals[:count]], bool)
-            self._rest = batch.slice(count) if count < len(ordinals) else None
+            self._rest = (batch.slice(count), position) if count < len(ordinals) else None
             if stay.any():
-                yield batch.slice(0, count).filter(booleans(stay))
+                kept = batch.slice(0, count).filter(booleans(stay))
+                yield kept, Position(int(ordinal)) if self._rest else position
             if self._rest is not None:
                 return

@@ -24,7 +24,7 @@ from serving.offline.npz import is_npz, npz_arrays
 from serving.offline.pictures import PICTURE_BYTES, Entries, Entry
 from serving.offline.pixels import Numbers, Scale
 from serving.offline.sniff import Compressed, Kind, Table
-from serving.offline.sources import FolderLabels, Source, size_of
+from serving.offline.sources import FolderLabels, Position, Source, size_of
 from serving.offline.streams import BROKEN, Readable, decompress, describe_failure, look, read_fully
 from serving.offline.tables import arrow_batches, parquet_batches, table_tasks
 
@@ -50,10 +50,15 @@ class Plan:
     Args:
         sources: in order.
         options: how to read them.
+        start: what comes before it is not yielded; by default nothing does.
+
+    Attributes:
+        position: where to go on behind the last task that was yielded.
     """
 
-    def __init__(self, sources: Iterable[Source], options: ReadOptions):
+    def __init__(self, sources: Iterable[Source], options: ReadOptions, start: Position | None = None):
         self._sources, self._options = sources, options
+        self.position = self._start = start or Position()
         self._finished_bytes = 0
         self._position: Callable[[], int] = int
 
@@ -64,31 +69,47 @@ class Plan:
 
     def __iter__(self) -> Iterator[Task]:
         waiting: list[Entry] = []
+        behind = self.position
+        for piece, position in self._pieces():
+            if isinstance(piece, Entry):
+                waiting.append(piece)
+                behind = position
+            if waiting and (len(waiting) == PICTURES or not isinstance(piece, Entry)):
+                self.position = behind
+                yield Entries(tuple(waiting), self._options.max_pixels)
+                waiting = []
+            if not isinstance(piece, Entry):
+                self.position = position
+                yield piece
+        if waiting:
+            self.position = behind
+            yield Entries(tuple(waiting), self._options.max_pixels)
+
+    def _pieces(self) -> Iterator[tuple[Entry | Task, Position]]:
+        """Yield what the sources hold, each piece with the position behind it."""
         for source in self._sources:
-            for piece in self._read(source):
-                if isinstance(piece, Entry):
-                    waiting.append(piece)
-                if waiting and (len(waiting) == PICTURES or not isinstance(piece, Entry)):
-                    yield Entries(tuple(waiting), self._options.max_pixels)
-                    waiting = []
-                if not isinstance(piece, Entry):
-                    yield piece
+            if source.ordinal >= self._start.ordinal:
+                yield from self._read(source)
             self._position = int
             self._finished_bytes += size_of(source)
-        if waiting:
-            yield Entries(tuple(waiting), self._options.max_pixels)
+
+    def _read(self, source: Source) -> Iterator[tuple[Entry | Task, Position]]:
+        place = Place(source.ordinal, _as_text(source.path))
+        done = self._start.pieces if source.ordinal == self._start.ordinal else 0
+        try:
+            for number, piece in enumerate(self._read_file(source, place), 1):
+                if number > done:
+                    yield piece, Position(source.ordinal, number)
+        except UNREADABLE as error:
+            # It is done with, however much of it can be read the next time.
+            yield _failure(error, place, "", source.label), Position(source.ordinal + 1)
 
     def _guarded(self, pieces: Iterator[Entry | Task], place: Place, name: str, label: int) -> Iterator[Entry | Task]:
         """Yield the pieces, and what stopped them as an item of its own."""
         try:
             yield from pieces
         except UNREADABLE as error:
-            text = str(error) if isinstance(error, InvalidInput) else describe_failure(error)
-            yield Entry(place.ordinal, place.source, name, label, error=text)
-
-    def _read(self, source: Source) -> Iterator[Entry | Task]:
-        place = Place(source.ordinal, _as_text(source.path))
-        return self._guarded(self._read_file(source, place), place, "", source.label)
+            yield _failure(error, place, name, label)
 
     def _read_file(self, source: Source, place: Place) -> Iterator[Entry | Task]:
         if source.error:
@@ -164,6 +185,11 @@ class Plan:
         for batch, share in batches:
             self._position = partial(round, share * size_bytes)
             yield batch
+
+
+def _failure(error: Exception, place: Place, name: str, label: int) -> Entry:
+    text = str(error) if isinstance(error, InvalidInput) else describe_failure(error)
+    return Entry(place.ordinal, place.source, name, label, error=text)
 
 
 def _labels_beside(path: Path, kind: Kind) -> Numbers | None:

@@ -3,11 +3,14 @@
 Must not know: what the files hold.
 """
 
+import errno
 import hashlib
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
+from typing import NamedTuple
 
 from serving.offline.arrays import labels_path
 from serving.offline.items import NO_LABEL
@@ -16,6 +19,8 @@ from serving.offline.items import NO_LABEL
 Found = tuple[Path, int, str | None]
 
 NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+WILD = frozenset("*?[")
+STAMP_BYTES = 8
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"})
 
 
@@ -34,6 +39,13 @@ class Source:
     path: Path
     label: int = NO_LABEL
     error: str | None = None
+
+
+class Position(NamedTuple):
+    """How far the sources have been read: those before `ordinal`, and so many pieces of that one."""
+
+    ordinal: int = 0
+    pieces: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,12 +67,13 @@ class FolderLabels:
 class Inputs:
     """Every source that the arguments name; iterate as often as needed.
 
-    Hidden files and folders of a tree are not looked at, nor is a file of labels beside the images it belongs to.
+    Hidden files and folders are not looked at, nor is a file of labels beside the images it belongs to; a glob that
+    names a hidden one finds it, and what lies in a folder that matches is found once.
 
     Attributes:
         arguments: files, folders and globs.
         folder_labels: what the folders of a tree stand for.
-        excluded: absolute paths that trees and globs leave out: the output and what belongs to it.
+        excluded: what trees and globs leave out, each as `place_of` gives it: the output and what belongs to it.
     """
 
     arguments: Sequence[str]
@@ -74,22 +87,34 @@ class Inputs:
     def _all(self) -> Iterator[Found]:
         for argument in self.arguments:
             path = Path(argument)
-            if path.exists() or path.is_symlink():
-                yield from self._path(path, path, ())
-            elif set(argument) & set("*?["):
+            if WILD & set(argument) and not os.path.lexists(path):
                 yield from self._glob(path)
             else:
-                yield path, NO_LABEL, "no such file or folder"
+                yield from self._path(path, path, ())
 
     def _glob(self, pattern: Path) -> Iterator[Found]:
-        fixed = list(takewhile(lambda part: not set(part) & set("*?["), pattern.parts))
-        root = Path(*fixed)
-        found = root.glob(str(Path(*pattern.parts[len(fixed) :])))
-        matches = sorted(path for path in found if path.absolute() not in self.excluded)
+        fixed = list(takewhile(lambda part: not WILD & set(part), pattern.parts))
+        root, wild = Path(*fixed), pattern.parts[len(fixed) :]
+        try:
+            found = set(root.glob(str(Path(*wild))))
+        except OSError as error:
+            yield pattern, NO_LABEL, _reason(root, error)
+            return
+        except ValueError as error:
+            yield pattern, NO_LABEL, str(error).lower()
+            return
+        if not any(map(_is_hidden, wild)):
+            found = {path for path in found if not any(map(_is_hidden, path.relative_to(root).parts))}
+        found -= {labels_path(path) for path in found if path.name and labels_path(path) != path}
+        matches = [path for path in _outermost(sorted(found)) if not self._is_excluded(path)]
         if not matches:
             yield pattern, NO_LABEL, "no file matches"
         for match in matches:
             yield from self._path(match, root, ())
+
+    def _is_excluded(self, path: Path) -> bool:
+        names = {own.name for own in self.excluded}
+        return any(part.name in names and place_of(part) in self.excluded for part in (path, *path.parents))
 
     def _path(self, path: Path, root: Path, above: tuple[Path, ...]) -> Iterator[Found]:
         """Yield a file or a tree below `root`; `above` are the folders that led here, links resolved."""
@@ -99,9 +124,8 @@ class Inputs:
             else:
                 path.stat()
                 yield path, self._label(path, root), None
-        except OSError as error:
-            reason = "a link that leads nowhere" if path.is_symlink() else (error.strerror or "unreadable").lower()
-            yield path, NO_LABEL, reason
+        except (OSError, ValueError) as error:
+            yield path, NO_LABEL, _reason(path, error)
 
     def _tree(self, folder: Path, root: Path, above: tuple[Path, ...]) -> Iterator[Found]:
         resolved = folder.resolve()
@@ -113,7 +137,7 @@ class Inputs:
             yield folder, NO_LABEL, "an empty folder with the name of a picture"
         labels = {labels_path(entry).name for entry in entries.values() if labels_path(entry) != entry}
         for name in sorted(entries.keys() - labels):
-            if entries[name].absolute() not in self.excluded:
+            if resolved / name not in self.excluded:
                 yield from self._path(entries[name], root, (*above, resolved))
 
     def _label(self, path: Path, root: Path) -> int:
@@ -121,12 +145,46 @@ class Inputs:
         return NO_LABEL if root in {path, path.parent} else self.folder_labels.of(path.parent.name)
 
 
+def place_of(path: Path) -> Path:
+    """Return where a name stands, however its folder is spelled; a link is not followed."""
+    return real(path.parent) / path.name
+
+
+def real(path: Path) -> Path:
+    """Return a path without links; where they go in a circle, Path.resolve raises."""
+    return Path(os.path.realpath(path))
+
+
+def _is_hidden(part: str) -> bool:
+    return part.startswith(".") and part != ".."
+
+
+def _outermost(paths: Iterable[Path]) -> Iterator[Path]:
+    """Yield sorted paths without those below a folder among them."""
+    folder: Path | None = None
+    for path in paths:
+        if folder is None or not path.is_relative_to(folder):
+            yield path
+            if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where it may not look
+                folder = path
+
+
+def _reason(path: Path, error: OSError | ValueError) -> str:
+    """Return why there is nothing at a path."""
+    number = error.errno if isinstance(error, OSError) else errno.ENOENT
+    if number in {errno.ENOENT, errno.ELOOP} and os.path.islink(path):  # noqa: PTH114 - nor may this raise
+        return "a link that leads nowhere"
+    if number in {errno.ENOENT, errno.ENOTDIR}:
+        return "no such file or folder"
+    return (os.strerror(number) if number else "unreadable").lower()
+
+
 @dataclass
 class Survey:
     """One look at every source before the work begins.
 
     Attributes:
-        stamps: 8 bytes for each source: a digest of path, size and time of change, and of the file of labels beside it.
+        stamps: STAMP_BYTES for each source: a digest of path, size and time of change, and of the labels beside it.
         total_bytes: of all files.
     """
 
@@ -153,10 +211,11 @@ def size_of(source: Source) -> int:
 
 def _stamp(source: Source) -> bytes:
     parts = [str(source.path), str(source.label)]
-    for path in dict.fromkeys((source.path, labels_path(source.path))):
+    beside = labels_path(source.path) if source.path.name else source.path
+    for path in dict.fromkeys((source.path, beside)):
         try:
             status = path.stat()
             parts.append(f"{status.st_size} {status.st_mtime_ns}")
-        except OSError:
+        except (OSError, ValueError):
             parts.append("none")
-    return hashlib.blake2b("\n".join(parts).encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return hashlib.blake2b("\n".join(parts).encode("utf-8", "surrogateescape"), digest_size=STAMP_BYTES).digest()

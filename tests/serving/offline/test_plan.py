@@ -1,4 +1,5 @@
 import gzip
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -6,9 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from serving.offline.items import Task
 from serving.offline.plan import Plan, ReadOptions
-from serving.offline.sources import FolderLabels, Inputs, survey
-from tests.serving.offline.conftest import idx_bytes, png_bytes, table_of, write_csv
+from serving.offline.sources import FolderLabels, Inputs, Position, survey
+from tests.serving.offline.conftest import csv_lines, idx_bytes, png_bytes, table_of, write_csv
 from tests.serving.offline.test_archives import write_tar, write_zip
 
 LABELS = FolderLabels([str(digit) for digit in range(10)])
@@ -64,3 +66,42 @@ def test_a_task_finds_its_pictures_from_any_folder(digits, tmp_path: Path, monke
     items = task.decode()
     assert (items.errors, items.sources) == ({}, ["in/0.png", "in/1.png"])
     assert (items.images == digits[0][:2]).all()
+
+
+def rows_of(tasks: Iterable[Task]) -> list[tuple[int, str]]:
+    return [
+        (int(ordinal), name)
+        for items in (task.decode() for task in tasks)
+        for ordinal, name in zip(items.ordinals, items.names, strict=True)
+    ]
+
+
+def test_a_plan_goes_on_behind_any_of_its_tasks(digits, tmp_path: Path):
+    images = digits[0]
+    write("tree", images[:40], tmp_path / "0")
+    write("zip", images[:50], tmp_path / "1")
+    write_zip(tmp_path / "2", {"a.csv": "\n".join(csv_lines(images[:9])).encode(), "b.png": b"", "c.png": b""})
+    (tmp_path / "3").write_bytes(b"no input")
+    write("npz", images[:5], tmp_path / "4")
+    write("tree", images[:3], tmp_path / "5")
+    inputs = Inputs([str(tmp_path / str(number)) for number in range(6)], LABELS)
+    options = ReadOptions("auto", 50_000_000, LABELS)
+    plan, before, seen = Plan(inputs, options), list[tuple[int, str]](), list[Position]()
+    whole = rows_of(Plan(inputs, options))
+    for task in plan:
+        before += rows_of([task])
+        seen.append(plan.position)
+        assert before + rows_of(Plan(inputs, options, plan.position)) == whole
+    assert before == whole
+    assert seen == sorted(seen)
+    assert len(seen) > 6
+
+
+def test_what_ends_a_source_is_told_even_where_less_of_it_can_be_read(digits, tmp_path: Path):
+    write("npz", digits[0][:5], tmp_path / "in")
+    inputs, options = Inputs([str(tmp_path / "in")], LABELS), ReadOptions("auto", 1000, LABELS)
+    (tmp_path / "in").write_bytes(b"")
+    plan = Plan(inputs, options, Position(0, 1))
+    (task,) = plan
+    assert task.decode().errors == {0: "empty"}
+    assert plan.position == Position(1)

@@ -1,13 +1,17 @@
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from serving.__main__ import main
-from tests.serving.offline.conftest import expected_digits, idx_bytes
+from tests.serving.offline.conftest import Score, expected_digits, idx_bytes, png_bytes
 from tests.serving.tiny_model import write_tiny_model
 
 
@@ -26,6 +30,7 @@ def test_help_is_enough_to_use_it(capsys: pytest.CaptureFixture[str]):
     text = capsys.readouterr().out
     for word in ("exit codes: 0 all scored", "3 finished with errors", "--resume", "IDX", "FILE.partial", "examples:"):
         assert word in text
+    assert "of pictures, IDX, NPY and CSV" in text
 
 
 def test_the_summary_goes_to_the_terminal_and_to_a_file(models: Path, source: Path, digits, tmp_path: Path, capsys):
@@ -81,7 +86,65 @@ def test_wrong_usage_is_exit_code_2(source: Path, options: list[str], capsys):
     with pytest.raises(SystemExit) as ended:
         main(["score", str(source), *options, *(["-o", "x"] if options else [])])
     assert ended.value.code == 2
-    assert "usage:" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "usage:" in said
+    assert ("--workers: expected a whole number of at least 1, got '0'" in said) == ("--workers" in options)
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
+    """Return a function that puts bytes on standard input."""
+    return lambda data: monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(data), "utf-8"))
+
+
+def test_a_list_of_paths_on_standard_input(score: Score, digits, tmp_path: Path, said: Callable[[bytes], None]):
+    names = [b"2.png", "vier \u2028.png".encode(), b"\xff.png"]
+    for name, image in zip(names, digits[0], strict=False):
+        Path(os.fsdecode(bytes(tmp_path) + b"/" + name)).write_bytes(png_bytes(image))
+    said(b"\xef\xbb\xbf" + b"\n\n".join(bytes(tmp_path) + b"/" + name for name in names) + b"\r\n")
+    assert score("-").digits() == expected_digits(digits[0][:3])
+
+
+def test_a_standard_input_that_cannot_be_read_is_told(score: Score, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert score("-").stderr == "error: -: expected a list of paths on standard input, which is closed\n"
+    stream = Mock()
+    stream.buffer.read.side_effect = OSError(21, "Is a directory")
+    monkeypatch.setattr(sys, "stdin", stream)
+    assert score("-").stderr == "error: -: cannot read standard input: Is a directory\n"
+
+
+@pytest.mark.parametrize(
+    ("summary", "error"),
+    [("none/s.json", "expected a file in a folder"), (".", "expected a file in a folder"), ("o.csv", "is the output")],
+)
+def test_a_summary_that_cannot_be_is_refused_before_the_work(
+    models: Path, source: Path, tmp_path: Path, capsys, summary: str, error: str
+):
+    options = ["--models", str(models), "--model", "tiny", "--summary", str(tmp_path / summary)]
+    assert main(["score", str(source), *options, "-qo", str(tmp_path / "o.csv")]) == 1
+    assert error in capsys.readouterr().err
+    assert not (tmp_path / "o.csv").exists()
+
+
+def test_a_summary_that_cannot_be_written_is_told_and_the_output_stays(
+    models: Path, source: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    written = Path.write_text
+
+    def full(path: Path, text: str, encoding: str) -> int:
+        if path.name == "s.json":
+            raise OSError(28, "No space left on device")
+        return written(path, text, encoding)
+
+    summary, output = tmp_path / "s.json", tmp_path / "o.csv"
+    monkeypatch.setattr(Path, "write_text", full)
+    options = ["--models", str(models), "--model", "tiny", "--summary", str(summary), "-qo", str(output)]
+    assert main(["score", str(source), *options]) == 1
+    assert (
+        capsys.readouterr().err == f"error: cannot write {summary}: No space left on device; the output is complete\n"
+    )
+    assert len(output.read_text().splitlines()) == 101
 
 
 def test_without_pyarrow_it_says_what_to_install(tmp_path: Path):

@@ -1,13 +1,11 @@
 import os
-import sys
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from serving.offline.sources import FolderLabels, Inputs, Source, size_of, survey
+from serving.offline.sources import STAMP_BYTES, FolderLabels, Inputs, Source, size_of, survey
 from tests.serving.offline.conftest import Score, expected_digits, idx_bytes, png_bytes, write_csv
 
 LABELS = FolderLabels([str(digit) for digit in range(10)])
@@ -64,17 +62,6 @@ def test_g05_other_folders_and_the_root_give_no_label(score: Score, digits, tmp_
     assert score(tree / "000.png").rows[0]["label"] is None
 
 
-def test_globs_give_labels_below_their_fixed_part(score: Score, digits, tmp_path: Path):
-    tree = write_tree(tmp_path / "5", digits[0][:4], ["3", "3", "1", "."])
-    scored = score(tree / "**" / "*.png")
-    assert [(Path(row["source"]).name, row["label"]) for row in scored.rows] == [
-        ("003.png", None),
-        ("002.png", 1),
-        ("000.png", 3),
-        ("001.png", 3),
-    ]
-
-
 def test_a_file_whose_name_has_brackets_is_no_glob(score: Score, digits, tmp_path: Path):
     path = tmp_path / "scan [1].png"
     path.write_bytes(png_bytes(digits[0][0]))
@@ -97,12 +84,6 @@ def test_kinds_are_mixed_in_one_call_and_keep_their_order(score: Score, digits, 
     tree = write_tree(tmp_path / "tree", images[30:40], ["1"] * 10)
     scored = score(tmp_path / "idx", tmp_path / "csv", tmp_path / "arrays.npz", tree)
     assert scored.digits() == expected_digits(images[:40])
-
-
-def test_a_list_of_paths_on_standard_input(score: Score, digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    tree = write_tree(tmp_path / "tree", digits[0][:3], ["x"] * 3)
-    monkeypatch.setattr(sys, "stdin", StringIO(f"{tree}/x/002.png\n\n{tree}/x/000.png\n"))
-    assert score("-").digits() == [expected_digits(digits[0][[2]])[0], expected_digits(digits[0][[0]])[0]]
 
 
 def test_g01_bad_files_are_error_rows_and_nothing_stops(score: Score, digits, tmp_path: Path):
@@ -176,6 +157,38 @@ def test_g01_a_folder_that_the_system_refuses_is_an_error_row(
     assert scored.rows[0]["source"] == str(tree / "a")
 
 
+def test_g01_a_name_that_the_system_refuses_is_an_error_row(score: Score, digits, tmp_path: Path):
+    good = write_csv(tmp_path / "rows.csv", digits[0][:1])
+    (tmp_path / "loop").symlink_to("loop")
+    names = [tmp_path / ("x" * 300), good / "0.png", tmp_path / "loop", tmp_path / "loop" / "0.png", good]
+    assert score(*names).errors() == [
+        "file name too long",
+        "no such file or folder",
+        "a link that leads nowhere",
+        "too many levels of symbolic links",
+        None,
+    ]
+    inputs = Inputs(["0\0.png", "**"], LABELS)
+    assert [source.error for source in inputs][:1] == ["no such file or folder"]
+    assert len(survey(inputs).stamps) == STAMP_BYTES * len(list(inputs))
+
+
+@pytest.mark.parametrize("argument", ["locked/0.png", "locked/*.png"])
+def test_g01_a_place_that_may_not_be_looked_at_is_an_error_row(
+    score: Score, digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argument: str
+):
+    good = write_csv(tmp_path / "rows.csv", digits[0][:1])
+    looked = Path.stat
+
+    def refuse(self: Path, **options: bool):
+        if "locked" in self.parts:
+            raise PermissionError(13, "Permission denied")
+        return looked(self, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert score(tmp_path / argument, good).errors() == ["permission denied", None]
+
+
 def test_a_file_that_has_gone_since_it_was_found_has_no_size(tmp_path: Path):
     path = tmp_path / "0.png"
     path.write_bytes(b"12345")
@@ -188,12 +201,6 @@ def test_links_to_folders_are_followed(score: Score, digits, tmp_path: Path):
     tree = write_tree(tmp_path / "tree", digits[0][:2], ["3", "3"])
     (tree / "4").symlink_to(tree / "3")
     assert [row["label"] for row in score(tree).rows] == [3, 3, 4, 4]
-
-
-def test_the_output_inside_the_input_is_no_input(score: Score, digits, tmp_path: Path):
-    tree = write_tree(tmp_path / "tree", digits[0][:2], [".", "."])
-    for argument in (tree, tree, tree / "*"):
-        assert len(score(argument, output=tree / "scored.parquet").rows) == 2
 
 
 def test_an_input_is_never_overwritten(score: Score, digits, tmp_path: Path):
