@@ -36,6 +36,11 @@ class Entry:
     data: bytes | Path = b""
     error: str | None = None
 
+    @property
+    def held_bytes(self) -> int:
+        """What it holds in memory before it is decoded."""
+        return len(self.data) if isinstance(self.data, bytes) else 0
+
 
 @dataclass(frozen=True, slots=True)
 class Entries:

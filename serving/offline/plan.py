@@ -31,6 +31,9 @@ from serving.offline.tables import arrow_batches, parquet_batches, table_tasks
 # Pictures of one task: the model runs them as one batch.
 PICTURES = 32
 
+# Fewer of them where they come out of an archive, and so wait in memory, and are large; a dozen tasks wait at a time.
+WAITING_BYTES = 16 << 20
+
 # What a reader may raise for what a file holds.
 UNREADABLE = (InvalidInput, tarfile.TarError, pa.ArrowException, *BROKEN)
 
@@ -69,15 +72,17 @@ class Plan:
 
     def __iter__(self) -> Iterator[Task]:
         waiting: list[Entry] = []
-        behind = self.position
+        waiting_bytes, behind = 0, self.position
         for piece, position in self._pieces():
             if isinstance(piece, Entry):
                 waiting.append(piece)
+                waiting_bytes += piece.held_bytes
                 behind = position
-            if waiting and (len(waiting) == PICTURES or not isinstance(piece, Entry)):
+            is_full = len(waiting) == PICTURES or waiting_bytes >= WAITING_BYTES
+            if waiting and (is_full or not isinstance(piece, Entry)):
                 self.position = behind
                 yield Entries(tuple(waiting), self._options.max_pixels)
-                waiting = []
+                waiting, waiting_bytes = [], 0
             if not isinstance(piece, Entry):
                 self.position = position
                 yield piece

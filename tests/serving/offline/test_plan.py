@@ -105,3 +105,11 @@ def test_what_ends_a_source_is_told_even_where_less_of_it_can_be_read(digits, tm
     (task,) = plan
     assert task.decode().errors == {0: "empty"}
     assert plan.position == Position(1)
+
+
+@pytest.mark.parametrize(("kind", "sizes"), [("zip", [2, 2, 2, 1]), ("tree", [7])])
+def test_of_pictures_that_wait_in_memory_fewer_are_one_task(digits, tmp_path: Path, monkeypatch, kind: str, sizes):
+    write(kind, digits[0][:1].repeat(7, axis=0), tmp_path / "in")
+    monkeypatch.setattr("serving.offline.plan.WAITING_BYTES", 2 * len(png_bytes(digits[0][0])))
+    plan = Plan(Inputs([str(tmp_path / "in")], LABELS), ReadOptions("auto", 1000, LABELS))
+    assert [len(task.entries) for task in plan] == sizes
