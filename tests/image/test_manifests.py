@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from tests.certificates import write_certificate
-from tests.deploy.manifests import FOLDER, environ, pod, render, render_with_access
+from tests.deploy.manifests import FOLDER, environ, pod, render, render_with
 from tests.deploy.tools import documents
 from tests.image.engine import HARDENED, IMAGE, SCORING, Container, engine, running
 from tests.ports import free_ports
@@ -50,7 +50,7 @@ def settings(deployment: Any, **changed: str) -> list[str]:
 @pytest.fixture(scope="module")
 def guarded(secrets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Container, int]]:
     """Return a container behind tokens and TLS, and the administrators' port."""
-    deployment = render_with_access("cpu", tmp_path_factory.mktemp("manifests"))["Deployment"]
+    deployment = render_with("access", "cpu", tmp_path_factory.mktemp("manifests"))["Deployment"]
     (admin_port,) = free_ports(1)
     mounts = [f"-v={secrets / name}:/etc/mnist-reader/{name}:ro" for name in ("access", "tls")]
     given = settings(deployment, MNIST_ADMIN_PORT=str(admin_port))
