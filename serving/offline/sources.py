@@ -108,7 +108,7 @@ class Inputs:
         found -= {labels_path(path) for path in found if path.name and labels_path(path) != path}
         matches = [path for path in _outermost(sorted(found)) if not self._is_excluded(path)]
         if not matches:
-            yield pattern, NO_LABEL, "no file matches"
+            yield pattern, NO_LABEL, _why_nothing(root)
         for match in matches:
             yield from self._path(match, root, ())
 
@@ -167,6 +167,18 @@ def _outermost(paths: Iterable[Path]) -> Iterator[Path]:
             yield path
             if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where it may not look
                 folder = path
+
+
+def _why_nothing(root: Path) -> str:
+    """Say why no file below a folder matches: from Python 3.13 on, `glob` does not tell of one that may not be read."""
+    try:
+        root.stat()
+        os.scandir(root).close()
+    except PermissionError as error:
+        return _reason(root, error)
+    except OSError:
+        pass
+    return "no file matches"
 
 
 def _reason(path: Path, error: OSError | ValueError) -> str:
