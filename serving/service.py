@@ -9,6 +9,8 @@ import os
 import secrets
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
@@ -30,11 +32,18 @@ if TYPE_CHECKING:
     from serving.hosted import Hosted
 
 
-def _read_settings() -> Settings:
+@contextmanager
+def _told_to_bentoml() -> Iterator[None]:
+    """Raise an error of the configuration as BentoML's own, which it tells in a line."""
     try:
-        settings = read_settings(os.environ)
+        yield
     except ConfigurationError as error:
         raise BentoMLConfigException(str(error)) from error
+
+
+def _read_settings() -> Settings:
+    with _told_to_bentoml():
+        settings = read_settings(os.environ)
     logs.configure(settings.log_format, settings.log_level)
     return settings
 
@@ -50,10 +59,8 @@ def hosted() -> "Hosted":
     """
     from serving.hosted import Hosted
 
-    try:
+    with _told_to_bentoml():
         return Hosted(settings)
-    except ConfigurationError as error:
-        raise BentoMLConfigException(str(error)) from error
 
 
 # By default every instance with the same BENTOML_HOME writes to one folder, and wipes it when it starts. This is read
@@ -92,18 +99,14 @@ class MnistReader:
     def supervise() -> None:
         """Check, in the supervising process, what would make every worker fail; clear up when it ends."""
         atexit.register(shutil.rmtree, METRICS_FOLDER, ignore_errors=True)
-        try:
+        with _told_to_bentoml():
             check_start(settings)
-        except ConfigurationError as error:
-            raise BentoMLConfigException(str(error)) from error
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def start(self) -> None:
         """Start the worker."""
-        try:
+        with _told_to_bentoml():
             await hosted().start()
-        except ConfigurationError as error:
-            raise BentoMLConfigException(str(error)) from error
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     async def stop(self) -> None:
