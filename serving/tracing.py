@@ -89,9 +89,14 @@ class Traces:
         )
         self._provider.add_span_processor(BatchSpanProcessor(exporter or _exporter(name)))
 
+    @property
+    def on(self) -> bool:
+        """Whether requests have spans."""
+        return self._provider is not None
+
     def around(self, app: ASGIApp) -> ASGIApp:
         """Return the app with a span around each request, or the app itself when traces are off."""
-        if self._provider is None:
+        if not self.on:
             return app
         from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
         from opentelemetry.util.http import parse_excluded_urls
@@ -103,7 +108,7 @@ class Traces:
 
     def flush(self) -> None:
         """Export what has not been exported yet: a process that a signal ends runs nothing at its exit."""
-        if self._provider is not None:
+        if self.on:
             # The exporter goes on trying for longer, and takes no limit.
             flushing = Thread(target=self._provider.force_flush, daemon=True)
             flushing.start()

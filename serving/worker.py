@@ -49,7 +49,7 @@ from serving.protocol.statistics import Statistics
 from serving.runtime import available_threads
 from serving.settings import Settings
 from serving.tls import Certificate
-from serving.tracing import Traces, exporter_name
+from serving.tracing import Traces
 from serving.warm_up import warm_up
 
 logger = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ class Worker:
 
     def _make_express(self) -> Express | None:
         """Return what answers before the app, unless something that is switched on has to see every request there."""
-        if exporter_name(os.environ) != "none" or not is_allowed(self.access, self.settings):
+        if self._traces.on or not is_allowed(self.access, self.settings):
             return None
         return Express(self.catalogue, self.preparer, self.settings, self.metrics)
 
