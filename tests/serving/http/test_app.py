@@ -166,25 +166,28 @@ async def test_the_work_for_a_caller_who_has_gone_is_given_up(app: App):
     assert app.value("requests_total", **labels) == 1
 
 
-async def test_a_stop_of_the_server_is_not_taken_for_a_caller_who_left(app: App):
+async def ask_a_busy_model(app: App) -> "asyncio.Future[httpx.Response]":
+    """Return a request whose image waits in a queue that does not move."""
     batcher = app.catalogue.get().batcher
     batcher._busy = True
     task = asyncio.ensure_future(app.client.post("/predict", json=PIXELS))
     async with asyncio.timeout(5):
         await wait_until(lambda: batcher.waiting_images == 1)
+    return task
+
+
+async def test_a_stop_of_the_server_is_not_taken_for_a_caller_who_left(app: App):
+    task = await ask_a_busy_model(app)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
 
 async def test_a_request_that_is_not_done_when_the_server_stops_is_answered(app: App):
-    batcher = app.catalogue.get().batcher
-    batcher._busy = True
-    task = asyncio.ensure_future(app.client.post("/predict", json=PIXELS))
+    task = await ask_a_busy_model(app)
+    app.catalogue.drain()
+    task.cancel()
     async with asyncio.timeout(5):
-        await wait_until(lambda: batcher.waiting_images == 1)
-        app.catalogue.drain()
-        task.cancel()
         answer = await task
     assert answer.status_code == 503
     assert answer.json() == {"error": "the server stops, and this request was not done in the time that it waits"}
