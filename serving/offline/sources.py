@@ -106,15 +106,15 @@ class Inputs:
         if not any(map(_is_hidden, wild)):
             found = {path for path in found if not any(map(_is_hidden, path.relative_to(root).parts))}
         found -= {labels_path(path) for path in found if path.name and labels_path(path) != path}
-        matches = [path for path in _outermost(sorted(found)) if not self._is_excluded(path)]
+        own_names = {own.name for own in self.excluded}
+        matches = [path for path in _outermost(sorted(found)) if not self._is_excluded(path, own_names)]
         if not matches:
             yield pattern, NO_LABEL, _why_nothing(root)
         for match in matches:
             yield from self._path(match, root, ())
 
-    def _is_excluded(self, path: Path) -> bool:
-        names = {own.name for own in self.excluded}
-        return any(part.name in names and place_of(part) in self.excluded for part in (path, *path.parents))
+    def _is_excluded(self, path: Path, own_names: set[str]) -> bool:
+        return any(part.name in own_names and place_of(part) in self.excluded for part in (path, *path.parents))
 
     def _path(self, path: Path, root: Path, above: tuple[Path, ...]) -> Iterator[Found]:
         """Yield a file or a tree below `root`; `above` are the folders that led here, links resolved."""
