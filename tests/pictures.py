@@ -204,6 +204,20 @@ def picture_of(kind: str, digit: Grey, seed: int) -> bytes:
     return KINDS[kind](digit, np.random.default_rng([seed, list(KINDS).index(kind)]))
 
 
+# Grey levels of the page and of the pen on it.
+PAPER, PEN = 235, 40
+
+
+def page_with(digit: Any, height: int, size: tuple[int, int], corner: tuple[int, int], seed: int) -> Any:
+    """Return a page, uint8 of this size (height, width), with the top left corner of the digit's ink at (x, y)."""
+    strokes = outline(digit, height, np.random.default_rng(seed))
+    left, top, width, height = cv2.boundingRect(strokes)
+    page = np.full(size, PAPER, np.uint8)
+    x, y = corner
+    page[y : y + height, x : x + width][strokes[top : top + height, left : left + width] > 0] = PEN
+    return page
+
+
 # What is no digit
 
 _HERSHEY = [cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_COMPLEX, cv2.FONT_HERSHEY_TRIPLEX, cv2.FONT_HERSHEY_DUPLEX]

@@ -35,9 +35,13 @@ PAPER_BLUR_PIXELS = 1.5
 DARKEST_PAPER = 48
 
 
-def is_ink_dark(grey: Grey) -> bool:
-    """Return whether the ink is darker than the paper: the paper fills most of the picture and of its border."""
-    small = _remove_shading(shrink(grey, POLARITY_SIDE_PIXELS))
+def flatten(grey: Grey) -> Grey:
+    """Return a small picture of this one, uint8 (height, width), without its shading."""
+    return _remove_shading(shrink(grey, POLARITY_SIDE_PIXELS))
+
+
+def is_ink_dark(small: Grey) -> bool:
+    """Return whether the ink is darker than the paper: the paper fills most of the flat picture and of its border."""
     _, light = cv2.threshold(small, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     peeled = _peel_frame(light)
     border = np.concatenate([peeled[0], peeled[-1], peeled[:, 0], peeled[:, -1]])

@@ -6,10 +6,12 @@ Must not know: files, formats, MNIST's form.
 from dataclasses import dataclass
 
 import cv2
+import numpy as np
 
 from serving.preprocess import background
 from serving.preprocess.background import Levels
 from serving.preprocess.grey import Grey, shrink
+from serving.preprocess.sheet import find_sheet
 from serving.preprocess.strokes import Strokes, choose
 
 # The ink is looked for in a picture of at most this longer side; strokes of 1/300 of it are still seen.
@@ -41,7 +43,10 @@ class Ink:
 def find_ink(grey: Grey) -> Ink:
     """Find the ink in a grey picture, uint8 (height, width)."""
     work = shrink(grey, WORK_SIDE_PIXELS)
-    dark = background.is_ink_dark(work)
+    flat = background.flatten(work)
+    dark = background.is_ink_dark(flat)
+    if (sheet := find_sheet(flat, dark)) is not None:
+        work, dark = _lay_on_paper(work, sheet), not dark
     if not dark:
         work = cv2.bitwise_not(work)
     for stroke_share in STROKE_SHARES:
@@ -52,6 +57,12 @@ def find_ink(grey: Grey) -> Ink:
             break
     strokes = choose(contrast, levels)
     return Ink(dark, work.shape[1] / grey.shape[1], paper, levels, strokes)
+
+
+def _lay_on_paper(work: Grey, sheet: Grey) -> Grey:
+    """Return the work picture with the table around the sheet as bright as the sheet's paper."""
+    on_sheet = cv2.resize(sheet, work.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+    return np.where(on_sheet, work, np.median(work[on_sheet]).astype(work.dtype))
 
 
 def _smooth(contrast: Grey) -> Grey:
