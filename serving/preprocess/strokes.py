@@ -15,8 +15,18 @@ from serving.preprocess.grey import Box, Grey
 # Of the largest part's longer side: a smaller part is a speck, a part within this gap belongs to the digit.
 SPECK_SHARE = 0.12
 GAP_SHARE = 0.35
-
-
+# A part is drawn around a digit where another one has this share of the longer side of a hole in it, of a round one and
+# of a rectangle. The bar of a slashed 0 that touches nothing has as much, so a straight line in a round hole is left in
+# doubt; a dot in a 0 has less.
+HOLE_FILL_SHARE, RECTANGLE_FILL_SHARE = 0.4, 0.3
+# How much of its box, upright or turned, a hole fills: an ellipse 0.79, a rectangle 1.
+RECTANGLE_SHARE = 0.88
+# Below this share of the longer side of what is around it, a part is no digit of a row of boxes either.
+MIN_FILLING_SHARE = 0.08
+# There may be a box around a circle; more is a pattern.
+MAX_FRAMES = 3
+# A line is narrower than this share of its length, as most of MNIST's 1s are.
+LINE_SHARE = 0.3
 # A part beside another is a second digit where both share this much of their height, with this gap between them.
 NEIGHBOUR_SHARE = 0.65
 NEIGHBOUR_GAP = 0.06
@@ -56,13 +66,24 @@ class Part:
         """The longer side in pixels."""
         return max(self.width, self.height)
 
+    def mask(self, labels: Grey) -> Grey:
+        """Return its pixels among those of its box in the picture of labels: 255 on it, 0 elsewhere."""
+        left, top, right, bottom = self.box
+        return _where(labels[top:bottom, left:right] == self.index)
+
+    def surrounds(self, other: "Part") -> bool:
+        """Return whether the other's box lies within its own."""
+        left, top, right, bottom = self.box
+        return left < other.box[0] and top < other.box[1] and other.box[2] < right and other.box[3] < bottom
+
     def is_frame(self, shape: tuple[int, ...]) -> bool:
         """Return whether it lies along an edge of a picture of this shape, as the shadow of a scanner's lid does."""
         height, width = shape
         left, top, right, bottom = self.box
         along_x = (top == 0 or bottom == height) and self.width > 0.85 * width and self.height < 0.25 * height
         along_y = (left == 0 or right == width) and self.height > 0.85 * height and self.width < 0.25 * width
-        return along_x or along_y or self.inner_area < MIN_INNER_SHARE * self.area
+        at_edge = left == 0 or top == 0 or right == width or bottom == height
+        return along_x or along_y or (at_edge and self.inner_area < MIN_INNER_SHARE * self.area)
 
     def is_neighbour(self, main: "Part") -> bool:
         """Return whether it stands beside the main part as another digit does: as tall, on the same line, apart."""
@@ -116,8 +137,8 @@ def choose(contrast: Grey, levels: Levels) -> Strokes:
     kept = [part for part in parts if not part.is_frame(contrast.shape) and part.side >= MIN_SIDE * max(contrast.shape)]
     if not kept:
         return _nothing(contrast)
-    main = max(kept, key=lambda part: part.area * part.side)
-    chosen, others = _group(main, kept)
+    kept, apart = _leave_frames(kept, labels)
+    chosen, others = _group(kept, apart)
     boxes = tuple(part.box for part in chosen)
     box = _union(boxes)
     wanted = np.zeros(count, np.uint8)
@@ -132,17 +153,81 @@ def _nothing(contrast: Grey) -> Strokes:
     return Strokes(np.zeros_like(contrast), None, (), (), 0)
 
 
-def _group(main: Part, kept: list[Part]) -> tuple[list[Part], list[Part]]:
-    """Return the parts that belong to the digit, largest first, and other parts of its size."""
+def _leave_frames(kept: list[Part], labels: Grey) -> tuple[list[Part], list[Part]]:
+    """Return the parts, the main one first, without those drawn around it, and those that may be another digit."""
+    rest = sorted(kept, key=lambda part: -part.area * part.side)
+    around = [part for part in rest if part is rest[0] or part.surrounds(rest[0])]
+    for part in sorted(around, key=lambda part: -part.side)[:MAX_FRAMES]:
+        inner, rectangular = _fillings(part, rest, labels)
+        if rectangular or not all(_is_line(filling, labels) for filling in inner):
+            rest.remove(part)
+        elif inner:
+            return rest, inner if part is rest[0] else [part]
+    return rest, []
+
+
+def _fillings(outer: Part, rest: list[Part], labels: Grey) -> tuple[list[Part], bool]:
+    """Return the parts that fill holes of the outer one, and whether such a hole is a rectangle."""
+    inside = [part for part in rest if part.side >= MIN_FILLING_SHARE * outer.side and outer.surrounds(part)]
+    if not inside:
+        return [], False
+    holes, sides, parts_by_hole = _sort_into_holes(outer, inside, labels)
+    found, rectangular = list[Part](), False
+    for hole, parts in parts_by_hole.items():
+        is_rectangle = _is_rectangle(_where(holes == hole))
+        share = RECTANGLE_FILL_SHARE if is_rectangle else HOLE_FILL_SHARE
+        fillings = [part for part in parts if part.side >= share * sides[hole]]
+        found += fillings
+        rectangular |= is_rectangle and bool(fillings)
+    return found, rectangular
+
+
+def _sort_into_holes(outer: Part, inside: list[Part], labels: Grey) -> tuple[Grey, Grey, dict[int, list[Part]]]:
+    """Return the holes of the outer part, labelled, the longer side of each, and what lies in them."""
+    paper = cv2.copyMakeBorder(cv2.bitwise_not(outer.mask(labels)), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=255)
+    _, holes, stats, _ = cv2.connectedComponentsWithStats(paper, connectivity=4)
+    found = dict[int, list[Part]]()
+    for part in inside:
+        # Where its first pixel lies.
+        y, x = np.unravel_index(part.mask(labels).argmax(), (part.height, part.width))
+        hole = int(holes[y + part.box[1] - outer.box[1] + 1, x + part.box[0] - outer.box[0] + 1])
+        found.setdefault(hole, []).append(part)
+    found.pop(int(holes[0, 0]), None)  # what lies beside the outer part, within its box
+    return holes, stats[:, cv2.CC_STAT_WIDTH : cv2.CC_STAT_AREA].max(1), found
+
+
+def _is_rectangle(mask: Grey) -> bool:
+    width, height = _turned_box(mask)
+    return cv2.countNonZero(mask) > RECTANGLE_SHARE * width * height
+
+
+def _is_line(part: Part, labels: Grey) -> bool:
+    width, length = sorted(_turned_box(part.mask(labels)))
+    return width < LINE_SHARE * length
+
+
+def _turned_box(mask: Grey) -> tuple[float, float]:
+    """Return both sides of the smallest box around the mask, in pixels, however it is turned."""
+    _, (width, height), _ = cv2.minAreaRect(cv2.findNonZero(mask))
+    return width + 1, height + 1
+
+
+def _group(kept: list[Part], apart: list[Part]) -> tuple[list[Part], list[Part]]:
+    """Return the parts that belong to the first, the main one, largest first, and others of its size or `apart`."""
+    main, *rest = kept
     chosen, others = [main], list[Part]()
-    rest = sorted((part for part in kept if part is not main), key=lambda part: -part.area)
-    for part in rest:
+    for part in sorted(rest, key=lambda part: -part.area):
         if part.side < SPECK_SHARE * main.side or part.is_rule(main):
             continue
         near = _gap(part.box, _union([other.box for other in chosen])) <= GAP_SHARE * main.side
-        near = near and not part.is_neighbour(main)
+        near = near and not part.is_neighbour(main) and part not in apart
         (chosen if near else others).append(part)
     return chosen, others
+
+
+def _where(found: Grey) -> Grey:
+    """Return 255 where this is true, else 0: uint8."""
+    return found.astype(np.uint8) * np.uint8(255)
 
 
 def _union(boxes: Sequence[Box]) -> Box:

@@ -128,7 +128,7 @@ def test_a_dot_is_not_smoothed_in_a_large_picture(dot: int, monkeypatch: pytest.
     for side in (5, 6, 28):
         picture = np.full((side, side), 255, np.uint8)
         picture[1 : 1 + dot, 1 : 1 + dot] = 0
-        assert prepare(png(picture)).reasons == (("blank",) if side == 28 else ("not_a_digit",))
+        assert prepare(png(picture)).reasons == (("blank",) if side == 28 and dot < 3 else ("not_a_digit",))
     # A pixel's smoothing takes time in proportion to the deviation; it was 51 million for a picture of 5x5 pixels.
     assert max(costs) < 2e6
 

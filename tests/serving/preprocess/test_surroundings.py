@@ -1,0 +1,85 @@
+"""What is around a digit: the page's edge, a circle, a box, a form's cells."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from serving.preprocess import prepare
+from serving.preprocess.ink import find_ink
+from tests.pictures import PAPER, PEN, page_with, png
+from tests.serving.preprocess.conftest import Read
+
+
+def _circle(page: Any) -> None:
+    cv2.ellipse(page, (190, 200), (130, 140), 10, 0, 360, PEN, 8)
+
+
+def _box(page: Any) -> None:
+    cv2.rectangle(page, (85, 75), (300, 320), PEN, 3)
+
+
+def _turned_box(page: Any) -> None:
+    corners = cv2.boxPoints(((190, 200), (240, 260), 8)).astype(np.int32)
+    cv2.polylines(page, [corners], True, PEN, 6)
+
+
+def _cells(page: Any) -> None:
+    for x in (20, 300, 580):
+        cv2.rectangle(page, (x, 60), (x + 280, 340), 90, 3)
+
+
+@pytest.mark.parametrize("surround", [_circle, _box, _turned_box, _cells])
+def test_what_is_drawn_around_a_digit_is_no_ink(surround: Callable[[Any], None], test_digits: Any) -> None:
+    x = 370 if surround is _cells else 125
+    alike = in_doubt = 0
+    for seed, digit in enumerate(test_digits[0][:40]):
+        page = page_with(digit, 140, (400, 900), (x, 135), seed)
+        alone = prepare(png(page))
+        surround(page)
+        prepared = prepare(png(page))
+        same = np.abs(prepared.image.astype(int) - alone.image).mean() < 12
+        alike += same and prepared.reasons == alone.reasons
+        in_doubt += "several_digits" in prepared.reasons
+    # Some are so wide that they touch what is around them; a 1 in a circle may be the bar of a 0.
+    assert alike + (in_doubt if surround is _circle else 0) >= 38
+
+
+def test_a_slash_in_a_0_that_touches_nothing_is_left_in_doubt() -> None:
+    page = np.full((400, 400), PAPER, np.uint8)
+    cv2.ellipse(page, (200, 200), (60, 90), 0, 0, 360, PEN, 8)
+    cv2.circle(page, (200, 200), 8, PEN, -1)
+    assert prepare(png(page)).reasons == ()
+    cv2.line(page, (170, 240), (225, 150), PEN, 7)
+    assert prepare(png(page)).reasons == ("several_digits",)
+
+
+def test_digits_in_the_cells_of_a_form_are_several(test_digits: Any) -> None:
+    first, second = (
+        page_with(digit, 140, (400, 900), (x, 135), 0) for digit, x in zip(test_digits[0][:2], (100, 370), strict=True)
+    )
+    page = np.minimum(first, second)
+    _cells(page)
+    assert "several_digits" in prepare(png(page)).reasons
+
+
+@pytest.mark.parametrize(("height", "corner"), [(60, (2, 2)), (45, (10, 150)), (30, (150, 10))])
+def test_a_small_digit_beside_the_edge_is_read(
+    height: int, corner: tuple[int, int], test_digits: Any, read_all: Read
+) -> None:
+    images, labels = test_digits
+    files = [png(page_with(digit, height, (400, 400), corner, seed)) for seed, digit in enumerate(images[:60])]
+    right = sum(found == label for found, label in zip(read_all(files), labels[:60].tolist(), strict=True))
+    assert right >= 57
+
+
+def test_rings_in_rings_are_answered_in_time() -> None:
+    page = np.full((384, 384), PAPER, np.uint8)
+    for k in range(24, 180, 6):
+        cv2.rectangle(page, (k, k), (383 - k, 383 - k), PEN, 2)
+    start = time.thread_time()
+    assert find_ink(page).strokes.box is not None
+    assert time.thread_time() - start < 0.5
