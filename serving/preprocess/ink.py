@@ -11,6 +11,7 @@ import numpy as np
 from serving.preprocess import background
 from serving.preprocess.background import Levels
 from serving.preprocess.grey import Grey, shrink
+from serving.preprocess.grid import is_joined, without_grid
 from serving.preprocess.sheet import find_sheet
 from serving.preprocess.strokes import Strokes, choose
 
@@ -56,6 +57,8 @@ def find_ink(grey: Grey) -> Ink:
         if levels.ink:
             break
     strokes = choose(contrast, levels)
+    if is_joined(strokes.box, contrast.shape) and (clean := without_grid(contrast, levels)) is not None:
+        strokes = choose(clean, levels)
     return Ink(dark, work.shape[1] / grey.shape[1], paper, levels, strokes)
 
 

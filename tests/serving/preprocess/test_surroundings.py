@@ -76,6 +76,27 @@ def test_a_small_digit_beside_the_edge_is_read(
     assert right >= 57
 
 
+def _squared(step: int, level: float, slope: float) -> Any:
+    """Return squared paper, uint8 (400, 400), whose lines are two pixels broad and turned by this many degrees."""
+    paper = np.full((600, 600), PAPER, np.uint8)
+    for first in (7, 8):
+        paper[first::step] = paper[:, first::step] = level
+    turn = cv2.getRotationMatrix2D((300, 300), slope, 1.0)
+    return cv2.warpAffine(paper, turn, (600, 600), borderMode=cv2.BORDER_REFLECT)[100:500, 100:500]
+
+
+@pytest.mark.parametrize(("step", "level", "slope"), [(30, 150, 0), (40, 110, 2), (80, 110, -3)])
+def test_dark_lines_of_squared_paper_are_no_ink(
+    step: int, level: int, slope: float, test_digits: Any, read_all: Read
+) -> None:
+    images, labels = test_digits
+    pages = [page_with(digit, 150, (400, 400), (120, 110), seed) for seed, digit in enumerate(images[:60])]
+    files = [png(np.minimum(page, _squared(step, level, slope))) for page in pages]
+    right = sum(found == label for found, label in zip(read_all(files), labels[:60].tolist(), strict=True))
+    assert right >= 57
+    assert sum(not prepare(file).reasons for file in files) >= 57
+
+
 def test_rings_in_rings_are_answered_in_time() -> None:
     page = np.full((384, 384), PAPER, np.uint8)
     for k in range(24, 180, 6):
