@@ -4,23 +4,19 @@ Must not know: transports, how a model is run.
 """
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from serving.errors import ModelNotFound, ModelRejected, NotReady
-from serving.manifest import FILE_NAME
 from serving.metrics import Metrics
 from serving.orders import Orders
 from serving.predictor import Predictor
 from serving.repository import Repository
+from serving.stock import Key, Make, Stock
 
 logger = logging.getLogger(__name__)
-
-Make = Callable[[Path], Predictor]
 
 
 @dataclass(frozen=True)
@@ -56,10 +52,8 @@ class Catalogue:
         orders: Orders | None = None,
     ):
         self.repository, self.default_model = repository, default_model
-        self._make, self._metrics = make, metrics
+        self._stock = Stock(repository, make, metrics, self._change)
         self.orders = orders or Orders(None)
-        self._loaded: dict[tuple[str, int], tuple[str, Predictor]] = {}
-        self._failed: dict[tuple[str, int], str] = {}
         self._unloaded: set[str] = set()
         self._table: dict[tuple[str | None, str | None], Predictor] = {}
         self._exchange = asyncio.Lock()
@@ -129,9 +123,10 @@ class Catalogue:
     def entries(self) -> list[Entry]:
         """Return every version that was seen, by name and version."""
         served = {(name, int(version)) for name, version in self._table if name and version}
+        failed = self._stock.failed
         return [
-            Entry(*_texts(key), "READY") if key in served else Entry(*_texts(key), "UNAVAILABLE", self._failed[key])
-            for key in sorted(served | self._failed.keys())
+            Entry(*_texts(key), "READY") if key in served else Entry(*_texts(key), "UNAVAILABLE", failed[key])
+            for key in sorted(served | failed.keys())
         ]
 
     async def start(self) -> None:
@@ -155,12 +150,12 @@ class Catalogue:
         async with self._exchange:
             if unloaded is not None:
                 self._unloaded = set(unloaded)
-                self._drop_unloaded()
+                self._stock.drop(self._unloaded)
                 self._change()
             for name in self.repository.names():
                 if name not in self._unloaded:
-                    await self._refresh(name)
-            self._forget_vanished()
+                    await self._stock.refresh(name)
+            self._stock.forget_vanished()
             self._publish()
 
     async def follow(self) -> None:
@@ -179,13 +174,13 @@ class Catalogue:
         async with self._exchange:
             self.repository.folder(name)
             self._unloaded.discard(name)
-            await self._refresh(name)
-            self._forget_vanished()
+            await self._stock.refresh(name)
+            self._stock.forget_vanished()
             self._publish()
             self.orders.give(self._unloaded)
             newest = (name, self.repository.versions(name)[-1])
-            if newest in self._failed:
-                raise ModelRejected(f"{name} version {newest[1]}", self._failed[newest], "every check passed")
+            if newest in self._stock.failed:
+                raise ModelRejected(f"{name} version {newest[1]}", self._stock.failed[newest], "every check passed")
 
     async def unload(self, name: str) -> None:
         """Serve a model no longer; requests that run are finished.
@@ -197,63 +192,9 @@ class Catalogue:
             if not self.versions(name):
                 raise ModelNotFound(f"model {name!r} is not served")
             self._unloaded.add(name)
-            self._drop_unloaded()
+            self._stock.drop(self._unloaded)
             self._publish()
             self.orders.give(self._unloaded)
-
-    def _drop_unloaded(self) -> None:
-        for key in [key for key in self._loaded if key[0] in self._unloaded]:
-            self._drop(key)
-            logger.info("unloaded %s version %d", *key)
-
-    async def _refresh(self, name: str) -> None:
-        for version in self.repository.versions(name):
-            await self._refresh_version(name, version)
-
-    async def _refresh_version(self, name: str, version: int) -> None:
-        key = (name, version)
-        try:
-            folder = self.repository.folder(name, version)
-            digest = await asyncio.to_thread(_digest, folder)
-            if key in self._loaded and self._loaded[key][0] == digest:
-                self._failed.pop(key, None)
-                return
-            predictor = await asyncio.to_thread(self._make, folder)
-        except ModelRejected as error:
-            self._reject(key, error)
-            return
-        except OSError as error:
-            self._reject(key, ModelRejected("files", str(error), "readable files"))
-            return
-        self._accept(key, digest, predictor)
-
-    def _reject(self, key: tuple[str, int], error: ModelRejected) -> None:
-        self._failed[key] = str(error)
-        self._metrics.loads.labels(key[0], "rejected").inc()
-        logger.error("%s version %d is not served: %s", *key, error)
-
-    def _accept(self, key: tuple[str, int], digest: str, predictor: Predictor) -> None:
-        self._failed.pop(key, None)
-        if key in self._loaded:
-            self._drop(key)
-        self._loaded[key] = digest, predictor
-        self._change()
-        self._metrics.loads.labels(key[0], "loaded").inc()
-        runtime = predictor.model.runtime
-        logger.info("loaded %s version %d on %s: %s", *key, runtime.provider, runtime.reason)
-
-    def _drop(self, key: tuple[str, int]) -> None:
-        _, predictor = self._loaded.pop(key)
-        self._show(predictor, 0)
-        predictor.forget_drift()
-
-    def _forget_vanished(self) -> None:
-        """Stop serving versions whose folders are gone."""
-        there = {(name, version) for name in self.repository.names() for version in self.repository.versions(name)}
-        for key in [key for key in self._loaded if key not in there]:
-            self._drop(key)
-        for key in [key for key in self._failed if key not in there]:
-            del self._failed[key]
 
     def _change(self) -> None:
         """Publish, except at the start: nothing answers, an older version least of all, before everything is loaded."""
@@ -263,7 +204,7 @@ class Catalogue:
     def _publish(self) -> None:
         """Exchange, in one step, the table of what is served; every question is answered from it."""
         table: dict[tuple[str | None, str | None], Predictor] = {}
-        for (name, version), (_, predictor) in sorted(self._loaded.items(), key=lambda item: item[0]):
+        for (name, version), predictor in sorted(self._stock.held.items(), key=lambda item: item[0]):
             table[name, str(version)] = table[name, None] = predictor
             if name == self.default_model:
                 table[None, str(version)] = table[None, None] = predictor
@@ -271,22 +212,13 @@ class Catalogue:
             return
         self._table = table
         for predictor in self.predictors():
-            self._show(predictor, 1)
+            self._stock.show(predictor, 1)
         self._tell()
-
-    def _show(self, predictor: Predictor, value: int) -> None:
-        name, version = predictor.name, predictor.version
-        self._metrics.model_info.labels(name, version, predictor.manifest.file.sha256).set(value)
-        self._metrics.execution_provider.labels(name, predictor.provider).set(value)
 
     def _tell(self) -> None:
         for changed in self._watchers:
             changed()
 
 
-def _texts(key: tuple[str, int]) -> tuple[str, str]:
+def _texts(key: Key) -> tuple[str, str]:
     return key[0], str(key[1])
-
-
-def _digest(folder: Path) -> str:
-    return hashlib.sha256((folder / FILE_NAME).read_bytes()).hexdigest()

@@ -1,0 +1,111 @@
+"""Stock: the model versions that this process holds, and why it holds no others.
+
+Must not know: transports, orders, how a model is run.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+from serving.errors import ModelRejected
+from serving.manifest import FILE_NAME
+from serving.metrics import Metrics
+from serving.predictor import Predictor
+from serving.repository import Repository
+
+logger = logging.getLogger(__name__)
+
+Key: TypeAlias = tuple[str, int]
+Make = Callable[[Path], Predictor]
+
+
+class Stock:
+    """The versions that passed their checks, and what is wrong with the others.
+
+    Args:
+        repository: the models on disk.
+        make: loads, checks and warms up the version in a folder; raises ModelRejected.
+        metrics: told what is held.
+        changed: called when another version can answer.
+
+    Attributes:
+        held: the versions that can answer.
+        failed: why a version, or what was to replace it, failed.
+    """
+
+    def __init__(self, repository: Repository, make: Make, metrics: Metrics, changed: Callable[[], None]):
+        self._repository, self._make, self._metrics, self._changed = repository, make, metrics, changed
+        self._digests: dict[Key, str] = {}
+        self.held: dict[Key, Predictor] = {}
+        self.failed: dict[Key, str] = {}
+
+    def drop(self, names: set[str]) -> None:
+        """Let go of every version of these models."""
+        for key in [key for key in self.held if key[0] in names]:
+            self._drop(key)
+            logger.info("unloaded %s version %d", *key)
+
+    async def refresh(self, name: str) -> None:
+        """Load the versions of a model that are new or changed; whatever fails a check leaves the old one in place."""
+        for version in self._repository.versions(name):
+            await self._refresh(name, version)
+
+    async def _refresh(self, name: str, version: int) -> None:
+        key = (name, version)
+        try:
+            folder = self._repository.folder(name, version)
+            digest = await asyncio.to_thread(_digest, folder)
+            if self._digests.get(key) == digest:
+                self.failed.pop(key, None)
+                return
+            predictor = await asyncio.to_thread(self._make, folder)
+        except ModelRejected as error:
+            self._reject(key, error)
+            return
+        except OSError as error:
+            self._reject(key, ModelRejected("files", str(error), "readable files"))
+            return
+        self._accept(key, digest, predictor)
+
+    def _reject(self, key: Key, error: ModelRejected) -> None:
+        self.failed[key] = str(error)
+        self._metrics.loads.labels(key[0], "rejected").inc()
+        logger.error("%s version %d is not served: %s", *key, error)
+
+    def _accept(self, key: Key, digest: str, predictor: Predictor) -> None:
+        self.failed.pop(key, None)
+        if key in self.held:
+            self._drop(key)
+        self.held[key], self._digests[key] = predictor, digest
+        self._changed()
+        self._metrics.loads.labels(key[0], "loaded").inc()
+        runtime = predictor.model.runtime
+        logger.info("loaded %s version %d on %s: %s", *key, runtime.provider, runtime.reason)
+
+    def _drop(self, key: Key) -> None:
+        del self._digests[key]
+        predictor = self.held.pop(key)
+        self.show(predictor, 0)
+        predictor.forget_drift()
+
+    def forget_vanished(self) -> None:
+        """Let go of versions whose folders are gone."""
+        names = self._repository.names()
+        there = {(name, version) for name in names for version in self._repository.versions(name)}
+        for key in [key for key in self.held if key not in there]:
+            self._drop(key)
+        for key in [key for key in self.failed if key not in there]:
+            del self.failed[key]
+
+    def show(self, predictor: Predictor, value: int) -> None:
+        """Have the metrics say whether (1 or 0) a version is served."""
+        name, version = predictor.name, predictor.version
+        self._metrics.model_info.labels(name, version, predictor.manifest.file.sha256).set(value)
+        self._metrics.execution_provider.labels(name, predictor.provider).set(value)
+
+
+def _digest(folder: Path) -> str:
+    return hashlib.sha256((folder / FILE_NAME).read_bytes()).hexdigest()
