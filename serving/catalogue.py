@@ -135,34 +135,23 @@ class Catalogue:
         Raises:
             ConfigurationError: the device that was asked for is not there.
         """
-        await self.reload(self.orders.take())
+        await self.reload()
         self._started = True
         if (None, None) not in self._table:
             logger.error("the default model %s is not served, so this process is not ready", self.default_model)
         self._tell()
 
-    async def reload(self, unloaded: set[str] | None = None) -> None:
-        """Bring what is served in line with the repository; whatever fails a check leaves the old one in place.
-
-        Args:
-            unloaded: models that shall not be served; as before by default.
-        """
+    async def reload(self) -> None:
+        """Bring what is served in line with the repository; whatever fails a check leaves the old one in place."""
         async with self._exchange:
-            if unloaded is not None:
-                self._unloaded = set(unloaded)
-                self._stock.drop(self._unloaded)
-                self._change()
-            for name in self.repository.names():
-                if name not in self._unloaded:
-                    await self._stock.refresh(name)
-            self._stock.forget_vanished()
-            self._publish()
+            self._obey()
+            await self._refresh_all()
 
     async def follow(self) -> None:
         """Do what an administrator has asked of another worker, if anything."""
-        unloaded = self.orders.take()
-        if unloaded is not None:
-            await self.reload(unloaded)
+        if self.orders.pending:
+            async with self._exchange:
+                await self._catch_up()
 
     async def load(self, name: str) -> None:
         """Load the versions of one model that are new or changed.
@@ -172,12 +161,13 @@ class Catalogue:
             ModelRejected: its newest version failed a check; what was served before goes on.
         """
         async with self._exchange:
+            await self._catch_up()
             self.repository.folder(name)
-            self._unloaded.discard(name)
             await self._stock.refresh(name)
+            self._unloaded.discard(name)
             self._stock.forget_vanished()
             self._publish()
-            self.orders.give(self._unloaded)
+            await asyncio.to_thread(self.orders.give, name, unloaded=False)
             newest = (name, self.repository.versions(name)[-1])
             if newest in self._stock.failed:
                 raise ModelRejected(f"{name} version {newest[1]}", self._stock.failed[newest], "every check passed")
@@ -189,12 +179,35 @@ class Catalogue:
             ModelNotFound: no such model is served.
         """
         async with self._exchange:
+            await self._catch_up()
             if not self.versions(name):
                 raise ModelNotFound(f"model {name!r} is not served")
+            await asyncio.to_thread(self.orders.give, name, unloaded=True)
             self._unloaded.add(name)
             self._stock.drop(self._unloaded)
             self._publish()
-            self.orders.give(self._unloaded)
+
+    async def _catch_up(self) -> None:
+        """Do what was ordered before: whoever gives the next order knows it to be done."""
+        if self._obey():
+            await self._refresh_all()
+
+    def _obey(self) -> bool:
+        """Take the orders of other workers, and unload what they say; return whether there were any."""
+        unloaded = self.orders.take()
+        if unloaded is None:
+            return False
+        self._unloaded = unloaded
+        self._stock.drop(self._unloaded)
+        self._change()
+        return True
+
+    async def _refresh_all(self) -> None:
+        for name in self.repository.names():
+            if name not in self._unloaded:
+                await self._stock.refresh(name)
+        self._stock.forget_vanished()
+        self._publish()
 
     def _change(self) -> None:
         """Publish, except at the start: nothing answers, an older version least of all, before everything is loaded."""

@@ -67,6 +67,29 @@ def test_both_workers_follow_an_order_that_one_was_given(server: Server):
     wait_until(answered)
 
 
+def test_orders_in_a_row_all_hold_on_both_workers(server: Server):
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    models = "mnist-cnn", "other"
+
+    def order(what: str) -> set[int]:
+        """Give each order over a connection of its own, so that both workers are asked."""
+        places = [f"{server.v2_url}/v2/repository/models/{model}/{what}" for model in models]
+        return {httpx.post(place, json={}, headers=headers).status_code for place in places}
+
+    def statuses() -> set[int]:
+        places = [f"{server.v2_url}/predict?model={model}" for model in models for _ in range(8)]
+        return {httpx.post(place, json=PIXELS).status_code for place in places}
+
+    for _ in range(5):
+        assert order("unload") == {200}
+        # Each worker follows within half a second.
+        wait_until(lambda: statuses() == {503})
+        time.sleep(1)
+        assert statuses() == {503}
+        assert order("load") == {200}
+        wait_until(lambda: statuses() == {200})
+
+
 def test_a_scrape_stays_quick_after_many_workers_have_died(server: Server):
     (folder,) = server.log_path.parent.glob("mnist-reader-metrics-*")
     for path in [*folder.glob("counter_*.db"), *folder.glob("histogram_*.db")][:4]:

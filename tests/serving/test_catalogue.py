@@ -13,6 +13,7 @@ from serving.drift import Drift
 from serving.errors import ConfigurationError, ModelNotFound, ModelRejected, NotReady
 from serving.manifest import MODEL_FILE_NAME, read_manifest
 from serving.metrics import Metrics
+from serving.orders import Orders
 from serving.predictor import Predictor
 from serving.repository import Repository, load
 from tests.serving.tiny_model import write_tiny_model
@@ -21,11 +22,11 @@ from tests.serving.tiny_model import write_tiny_model
 class World:
     """A repository on disk and the catalogue of it."""
 
-    def __init__(self, root: Path, default: str = "tiny") -> None:
+    def __init__(self, root: Path, default: str = "tiny", orders: Path | None = None) -> None:
         self.root, self.registry, self.made = root, CollectorRegistry(), []
         self.metrics = Metrics(self.registry)
         self.before_make: Callable[[], None] = lambda: None
-        self.catalogue = Catalogue(Repository(root), self.make, default, self.metrics)
+        self.catalogue = Catalogue(Repository(root), self.make, default, self.metrics, Orders(orders))
 
     def make(self, folder: Path) -> Predictor:
         self.before_make()
@@ -210,6 +211,9 @@ async def test_an_unloaded_model_stays_away_until_it_is_loaded(world: World):
     await world.catalogue.load("tiny")
     assert world.catalogue.ready
     assert world.info("tiny", "2") == 1
+    write_tiny_model(world.root, "tiny", 3)
+    await world.catalogue.reload()
+    assert world.agreed() == ["other/1", "tiny/1", "tiny/2", "tiny/3"]
 
 
 async def test_loading_an_unknown_model_is_not_found(world: World):
@@ -272,17 +276,67 @@ async def test_while_models_are_loaded_every_question_is_answered_alike(world: W
     assert world.agreed() == sorted([*first, "new/1", "new/2", "tiny/3"])
 
 
-async def test_what_is_unloaded_by_order_is_gone_before_others_are_loaded(world: World):
-    await world.catalogue.start()
-    write_tiny_model(world.root, "new", 1)
+@pytest.fixture
+async def pair(tmp_path: Path) -> tuple[World, World]:
+    """Return two workers of one instance."""
+    for name, version in (("tiny", 1), ("tiny", 2), ("other", 1)):
+        write_tiny_model(tmp_path / "models", name, version)
+    (tmp_path / "shared").mkdir()
+    first, second = (World(tmp_path / "models", orders=tmp_path / "shared") for _ in range(2))
+    await first.catalogue.start()
+    await second.catalogue.start()
+    return first, second
+
+
+async def test_what_is_unloaded_by_order_is_gone_before_others_are_loaded(pair: tuple[World, World]):
+    giver, follower = pair
+    await giver.catalogue.unload("tiny")
+    write_tiny_model(follower.root, "new", 1)
     seen: list[list[str]] = []
 
     def look() -> None:
-        seen.append(world.agreed())
+        seen.append(follower.agreed())
         with pytest.raises(NotReady, match="unloaded"):
-            world.catalogue.get("tiny")
+            follower.catalogue.get("tiny")
 
-    world.before_make = look
-    await world.catalogue.reload({"tiny"})
+    follower.before_make = look
+    await follower.catalogue.follow()
     assert seen == [["other/1"]]
-    assert world.agreed() == ["new/1", "other/1"]
+    assert follower.agreed() == ["new/1", "other/1"]
+
+
+async def test_orders_to_two_workers_in_a_row_hold_on_both(pair: tuple[World, World]):
+    first, second = pair
+    await first.catalogue.unload("tiny")
+    await second.catalogue.unload("other")
+    await first.catalogue.follow()
+    assert first.agreed() == second.agreed() == []
+    await first.catalogue.load("tiny")
+    # The second has not followed yet, and knows all the same what the first was told.
+    await second.catalogue.unload("tiny")
+    await first.catalogue.load("other")
+    await second.catalogue.follow()
+    assert first.agreed() == second.agreed() == ["other/1"]
+    for each in pair:
+        await each.catalogue.reload()
+        await each.catalogue.follow()
+    assert first.agreed() == second.agreed() == ["other/1"]
+
+
+async def test_who_follows_an_order_to_load_finds_what_is_new(pair: tuple[World, World]):
+    giver, follower = pair
+    write_tiny_model(giver.root, "tiny", 3)
+    await giver.catalogue.load("tiny")
+    await giver.catalogue.follow()
+    await follower.catalogue.follow()
+    assert giver.agreed() == follower.agreed() == ["other/1", "tiny/1", "tiny/2", "tiny/3"]
+    made = len(follower.made)
+    await follower.catalogue.follow()
+    assert len(follower.made) == made
+
+
+async def test_a_worker_that_comes_later_does_as_the_others_were_told(pair: tuple[World, World], tmp_path: Path):
+    await pair[0].catalogue.unload("other")
+    late = World(tmp_path / "models", orders=tmp_path / "shared")
+    await late.catalogue.start()
+    assert late.agreed() == ["tiny/1", "tiny/2"]
