@@ -7,7 +7,7 @@ import contextlib
 import io
 import re
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -228,7 +228,6 @@ class OnnxModel:
         self.provider: str = self._session.get_providers()[0]
         self._check_names()
         self._padded = PaddedRunner(self._session, "cuda") if self.provider == CUDA else None
-        self._infer: Callable[[Images], Sequence[npt.NDArray[np.float32]]] = self._padded or self._run_session
 
     def _check_names(self) -> None:
         inputs = [tensor.name for tensor in self._session.get_inputs()]
@@ -253,7 +252,8 @@ class OnnxModel:
         if not len(images):
             return Outputs(np.empty((0, 10), np.float32), np.empty((0, 10), np.float32))
         try:
-            return Outputs(*self._infer(images))
+            # Not kept: a bound method of its own would keep the model, and its session, until a garbage collection.
+            return Outputs(*(self._padded or self._run_session)(images))
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise ServingError(
                 f"the model failed on {images.dtype} {images.shape}: {_first_line(str(error))}"

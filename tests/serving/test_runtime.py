@@ -1,5 +1,7 @@
+import gc
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -62,6 +64,21 @@ def test_threads_may_share_a_model():
         results = list(pool.map(model.run, batches))
     for images, outputs in zip(batches, results, strict=True):
         np.testing.assert_allclose(outputs.logits, expected_logits(images), atol=1e-4)
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def test_a_model_that_nobody_has_any_more_is_freed_at_once(no_collector: None):
+    model = OnnxModel(MODEL, "cpu", threads=1)
+    model.run(some_images(3))
+    session = weakref.ref(model._session)
+    del model
+    assert session() is None
 
 
 def test_a_batch_of_another_shape_is_an_error_that_names_it():
