@@ -205,7 +205,7 @@ class Catalogue:
     async def _refresh_all(self) -> None:
         for name in self.repository.names():
             if name not in self._unloaded:
-                await self._stock.refresh(name)
+                await self._stock.refresh(name, starting=not self._started)
         self._stock.forget_vanished()
         self._publish()
 

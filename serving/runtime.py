@@ -154,9 +154,11 @@ def _decide(model: bytes, device: Device, threads: int) -> tuple[ort.InferenceSe
     session, reason = _open_on_cuda(model, threads)
     if session is not None:
         return session, reason
+    # A graph that does not load anywhere is rejected, and no fault of the device.
+    session = open_on_cpu(model, threads)
     if device == "cuda":
         raise ConfigurationError(f"device cuda: {reason}; the devices are auto, cpu and cuda")
-    return open_on_cpu(model, threads), reason
+    return session, reason
 
 
 class PaddedRunner:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from serving.errors import ModelRejected
+from serving.errors import ConfigurationError, ModelRejected
 from serving.manifest import FILE_NAME
 from serving.metrics import Metrics
 from serving.predictor import Predictor
@@ -48,12 +48,20 @@ class Stock:
             self._drop(key)
             logger.info("unloaded %s version %d", *key)
 
-    async def refresh(self, name: str) -> None:
-        """Load the versions of a model that are new or changed; whatever fails a check leaves the old one in place."""
-        for version in self._repository.versions(name):
-            await self._refresh(name, version)
+    async def refresh(self, name: str, *, starting: bool = False) -> None:
+        """Load the versions of a model that are new or changed; whatever fails a check leaves the old one in place.
 
-    async def _refresh(self, name: str, version: int) -> None:
+        Args:
+            name: of the model.
+            starting: a device that is not there is a fault of the settings; later it is one of the version.
+
+        Raises:
+            ConfigurationError: while starting, the device that was asked for is not there.
+        """
+        for version in self._repository.versions(name):
+            await self._refresh(name, version, starting)
+
+    async def _refresh(self, name: str, version: int, starting: bool) -> None:
         key = (name, version)
         try:
             folder = self._repository.folder(name, version)
@@ -64,6 +72,11 @@ class Stock:
             predictor = await asyncio.to_thread(self._make, folder)
         except ModelRejected as error:
             self._reject(key, error)
+            return
+        except ConfigurationError as error:
+            if starting:
+                raise
+            self._reject(key, ModelRejected("device", str(error), "a session on it"))
             return
         except OSError as error:
             self._reject(key, ModelRejected("files", str(error), "readable files"))

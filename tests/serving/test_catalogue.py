@@ -61,6 +61,10 @@ def spoil(folder: Path) -> None:
     (folder / MODEL_FILE_NAME).write_bytes(b"no model")
 
 
+def no_device() -> None:
+    raise ConfigurationError("device cuda: no")
+
+
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     for name, version in (("tiny", 1), ("tiny", 2), ("other", 1)):
@@ -123,11 +127,23 @@ async def test_without_the_default_model_the_process_is_not_ready(world: World, 
 
 
 async def test_a_device_that_is_not_there_stops_the_start(world: World):
-    def refuse(_: Path) -> Predictor:
-        raise ConfigurationError("device cuda: no")
-
+    world.before_make = no_device
     with pytest.raises(ConfigurationError):
-        await Catalogue(world.catalogue.repository, refuse, "tiny", world.metrics).start()
+        await world.catalogue.start()
+
+
+async def test_a_device_that_has_gone_since_the_start_leaves_all_as_it_was(world: World):
+    await world.catalogue.start()
+    world.before_make = no_device
+    write_tiny_model(world.root, "another", 1)
+    write_tiny_model(world.root, "tiny", 3)
+    await world.catalogue.reload()
+    assert world.agreed() == ["other/1", "tiny/1", "tiny/2"]
+    assert [entry.reason for entry in world.catalogue.entries() if entry.reason] == 2 * [
+        "device: found device cuda: no, expected a session on it"
+    ]
+    with pytest.raises(ModelRejected, match="device cuda: no"):
+        await world.catalogue.load("tiny")
 
 
 async def test_a_new_version_answers_after_a_reload_and_the_others_are_not_loaded_again(world: World):

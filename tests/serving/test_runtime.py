@@ -190,6 +190,16 @@ def test_a_provider_that_fails_to_start_is_no_cuda(cuda_build: Pretend):
     assert OnnxModel(MODEL, "auto").provider == CPU
 
 
+@pytest.mark.parametrize("device", ["cpu", "auto", "cuda"])
+def test_a_graph_that_loads_nowhere_is_no_fault_of_the_device(cuda_build: Pretend, device: runtime.Device):
+    graph = tiny_graph()
+    graph.opset_import[0].version = 99
+    model, real = graph.SerializeToString(), ort.InferenceSession
+    cuda_build(lambda _: real(model, providers=[CPU]))
+    with pytest.raises(ModelRejected, match="opset: found 99, expected at most"):
+        OnnxModel(model, device)
+
+
 class CpuSessionThatSaysCuda:
     """A real session, which runs padded batches through I/O binding on the CPU."""
 
