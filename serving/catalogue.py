@@ -5,7 +5,7 @@ Must not know: transports, how a model is run.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,6 +57,7 @@ class Catalogue:
         self._unloaded: set[str] = set()
         self._table: dict[tuple[str | None, str | None], Predictor] = {}
         self._exchange = asyncio.Lock()
+        self._orders_at_work: set[asyncio.Task[None]] = set()
         self._watchers: list[Callable[[], None]] = []
         self._started = self._draining = False
 
@@ -160,6 +161,9 @@ class Catalogue:
             ModelNotFound: the repository has no such model.
             ModelRejected: its newest version failed a check; what was served before goes on.
         """
+        await self._to_the_end(self._load(name))
+
+    async def _load(self, name: str) -> None:
         async with self._exchange:
             await self._catch_up()
             self.repository.folder(name)
@@ -178,6 +182,9 @@ class Catalogue:
         Raises:
             ModelNotFound: no such model is served.
         """
+        await self._to_the_end(self._unload(name))
+
+    async def _unload(self, name: str) -> None:
         async with self._exchange:
             await self._catch_up()
             if not self.versions(name):
@@ -186,6 +193,13 @@ class Catalogue:
             self._unloaded.add(name)
             self._stock.drop(self._unloaded)
             self._publish()
+
+    async def _to_the_end(self, order: Coroutine[None, None, None]) -> None:
+        """Carry out an order wholly, also one whose caller leaves: half of it would hold on this worker alone."""
+        task = asyncio.create_task(order)
+        self._orders_at_work.add(task)
+        task.add_done_callback(self._orders_at_work.discard)
+        await asyncio.shield(task)
 
     async def _catch_up(self) -> None:
         """Do what was ordered before: whoever gives the next order knows it to be done."""

@@ -1,5 +1,6 @@
 import asyncio
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -349,6 +350,29 @@ async def test_who_follows_an_order_to_load_finds_what_is_new(pair: tuple[World,
     made = len(follower.made)
     await follower.catalogue.follow()
     assert len(follower.made) == made
+
+
+async def test_an_order_whose_caller_leaves_is_carried_out_on_all_workers(pair: tuple[World, World]):
+    giver, follower = pair
+    await giver.catalogue.unload("tiny")
+    await follower.catalogue.follow()
+    begun, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def wait() -> None:
+        loop.call_soon_threadsafe(begun.set)
+        go_on.wait(20)
+
+    giver.before_make = wait
+    order = asyncio.create_task(giver.catalogue.load("tiny"))
+    await begun.wait()
+    order.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await order
+    go_on.set()
+    await giver.catalogue.reload()
+    await follower.catalogue.follow()
+    assert giver.agreed() == follower.agreed() == ["other/1", "tiny/1", "tiny/2"]
 
 
 async def test_a_worker_that_comes_later_does_as_the_others_were_told(pair: tuple[World, World], tmp_path: Path):
