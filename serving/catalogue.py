@@ -14,7 +14,7 @@ from serving.metrics import Metrics
 from serving.orders import Orders
 from serving.predictor import Predictor
 from serving.repository import Repository
-from serving.stock import Key, Make, Stock
+from serving.stock import UNLOADED, Key, Make, Stock
 
 logger = logging.getLogger(__name__)
 
@@ -98,15 +98,17 @@ class Catalogue:
         return predictor
 
     def _why_not(self, name: str, version: str | None) -> ModelNotFound | NotReady:
-        known = [entry for entry in self.entries() if entry.name == name and version in (None, entry.version)]
         if not self._started:
             return NotReady("the models are being loaded")
-        if name in self._unloaded:
+        known = [entry for entry in self.entries() if entry.name == name]
+        meant = [entry for entry in known if version in (None, entry.version)]
+        if meant and meant[-1].reason == UNLOADED:
             return NotReady(f"model {name} was unloaded")
+        if meant:
+            return NotReady(f"model {name} version {meant[-1].version} is not served: it failed a check")
         if known:
-            return NotReady(f"model {name} version {known[-1].version} is not served: it failed a check")
-        if any(entry.name == name for entry in self.entries()):
-            return ModelNotFound(f"no version {version!r} of {name}; there are: {', '.join(self.versions(name))}")
+            there = ", ".join(entry.version for entry in known)
+            return ModelNotFound(f"no version {version!r} of {name}; there are: {there}")
         return ModelNotFound(f"no model {name!r}; there are: {', '.join(self.names()) or 'none'}")
 
     def names(self) -> list[str]:
@@ -124,10 +126,10 @@ class Catalogue:
     def entries(self) -> list[Entry]:
         """Return every version that was seen, by name and version."""
         served = {(name, int(version)) for name, version in self._table if name and version}
-        failed = self._stock.failed
+        absent = self._stock.absent
         return [
-            Entry(*_texts(key), "READY") if key in served else Entry(*_texts(key), "UNAVAILABLE", failed[key])
-            for key in sorted(served | failed.keys())
+            Entry(*_texts(key), "READY") if key in served else Entry(*_texts(key), "UNAVAILABLE", absent[key])
+            for key in sorted(served | absent.keys())
         ]
 
     async def start(self) -> None:
@@ -173,8 +175,8 @@ class Catalogue:
             self._publish()
             await asyncio.to_thread(self.orders.give, name, unloaded=False)
             newest = (name, self.repository.versions(name)[-1])
-            if newest in self._stock.failed:
-                raise ModelRejected(f"{name} version {newest[1]}", self._stock.failed[newest], "every check passed")
+            if newest in self._stock.absent:
+                raise ModelRejected(f"{name} version {newest[1]}", self._stock.absent[newest], "every check passed")
 
     async def unload(self, name: str) -> None:
         """Serve a model no longer; requests that run are finished.
@@ -191,7 +193,7 @@ class Catalogue:
                 raise ModelNotFound(f"model {name!r} is not served")
             await asyncio.to_thread(self.orders.give, name, unloaded=True)
             self._unloaded.add(name)
-            self._stock.drop(self._unloaded)
+            self._stock.drop(name)
             self._publish()
 
     async def _to_the_end(self, order: Coroutine[None, None, None]) -> None:
@@ -212,13 +214,16 @@ class Catalogue:
         if unloaded is None:
             return False
         self._unloaded = unloaded
-        self._stock.drop(self._unloaded)
+        for name in unloaded:
+            self._stock.drop(name)
         self._change()
         return True
 
     async def _refresh_all(self) -> None:
         for name in self.repository.names():
-            if name not in self._unloaded:
+            if name in self._unloaded:
+                self._stock.drop(name)
+            else:
                 await self._stock.refresh(name, starting=not self._started)
         self._stock.forget_vanished()
         self._publish()

@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 Key: TypeAlias = tuple[str, int]
 Make = Callable[[Path], Predictor]
 
+# Triton's reason.
+UNLOADED = "unloaded"
+
 
 class Stock:
     """The versions that passed their checks, and what is wrong with the others.
@@ -33,18 +36,19 @@ class Stock:
 
     Attributes:
         held: the versions that can answer.
-        failed: why a version, or what was to replace it, failed.
+        absent: why the others cannot; also what is wrong with what was to replace one that can.
     """
 
     def __init__(self, repository: Repository, make: Make, metrics: Metrics, changed: Callable[[], None]):
         self._repository, self._make, self._metrics, self._changed = repository, make, metrics, changed
         self._digests: dict[Key, str] = {}
         self.held: dict[Key, Predictor] = {}
-        self.failed: dict[Key, str] = {}
+        self.absent: dict[Key, str] = {}
 
-    def drop(self, names: set[str]) -> None:
-        """Let go of every version of these models."""
-        for key in [key for key in self.held if key[0] in names]:
+    def drop(self, name: str) -> None:
+        """Let go of every version of a model."""
+        self.absent |= {(name, version): UNLOADED for version in self._repository.versions(name)}
+        for key in [key for key in self.held if key[0] == name]:
             self._drop(key)
             logger.info("unloaded %s version %d", *key)
 
@@ -67,7 +71,7 @@ class Stock:
             folder = self._repository.folder(name, version)
             digest = await asyncio.to_thread(_digest, folder)
             if self._digests.get(key) == digest:
-                self.failed.pop(key, None)
+                self.absent.pop(key, None)
                 return
             predictor = await asyncio.to_thread(self._make, folder)
         except ModelRejected as error:
@@ -84,12 +88,12 @@ class Stock:
         self._accept(key, digest, predictor)
 
     def _reject(self, key: Key, error: ModelRejected) -> None:
-        self.failed[key] = str(error)
+        self.absent[key] = str(error)
         self._metrics.loads.labels(key[0], "rejected").inc()
         logger.error("%s version %d is not served: %s", *key, error)
 
     def _accept(self, key: Key, digest: str, predictor: Predictor) -> None:
-        self.failed.pop(key, None)
+        self.absent.pop(key, None)
         if key in self.held:
             self._drop(key)
         self.held[key], self._digests[key] = predictor, digest
@@ -110,8 +114,8 @@ class Stock:
         there = {(name, version) for name in names for version in self._repository.versions(name)}
         for key in [key for key in self.held if key not in there]:
             self._drop(key)
-        for key in [key for key in self.failed if key not in there]:
-            del self.failed[key]
+        for key in [key for key in self.absent if key not in there]:
+            del self.absent[key]
 
     def show(self, predictor: Predictor, value: int) -> None:
         """Have the metrics say whether (1 or 0) a version is served."""

@@ -233,6 +233,39 @@ async def test_an_unloaded_model_stays_away_until_it_is_loaded(world: World):
     assert world.agreed() == ["other/1", "tiny/1", "tiny/2", "tiny/3"]
 
 
+async def test_an_unloaded_model_is_listed_and_known_as_long_as_it_is_there(world: World):
+    await world.catalogue.start()
+    await world.catalogue.unload("tiny")
+    both = [Entry("tiny", version, "UNAVAILABLE", "unloaded") for version in ("1", "2")]
+    assert world.catalogue.entries() == [Entry("other", "1", "READY"), *both]
+    with pytest.raises(NotReady, match="tiny was unloaded"):
+        world.catalogue.get("tiny", "1")
+    with pytest.raises(ModelNotFound, match="no version '9' of tiny; there are: 1, 2"):
+        world.catalogue.get("tiny", "9")
+    shutil.rmtree(world.root / "tiny" / "1")
+    write_tiny_model(world.root, "tiny", 3)
+    await world.catalogue.reload()
+    assert [entry.version for entry in world.catalogue.entries() if entry.reason == "unloaded"] == ["2", "3"]
+    shutil.rmtree(world.root / "tiny")
+    await world.catalogue.reload()
+    assert world.catalogue.entries() == [Entry("other", "1", "READY")]
+    with pytest.raises(ModelNotFound, match="no model 'tiny'; there are: other"):
+        world.catalogue.get("tiny")
+
+
+async def test_a_model_that_was_unloaded_is_not_ready_while_it_is_loaded(world: World):
+    await world.catalogue.start()
+    await world.catalogue.unload("other")
+
+    def ask() -> None:
+        with pytest.raises(NotReady, match="unloaded"):
+            world.catalogue.get("other")
+
+    world.before_make = ask
+    await world.catalogue.load("other")
+    assert world.agreed() == ["other/1", "tiny/1", "tiny/2"]
+
+
 async def test_loading_an_unknown_model_is_not_found(world: World):
     await world.catalogue.start()
     with pytest.raises(ModelNotFound, match="no model 'none'"):
@@ -380,3 +413,4 @@ async def test_a_worker_that_comes_later_does_as_the_others_were_told(pair: tupl
     late = World(tmp_path / "models", orders=tmp_path / "shared")
     await late.catalogue.start()
     assert late.agreed() == ["tiny/1", "tiny/2"]
+    assert late.catalogue.entries()[0] == Entry("other", "1", "UNAVAILABLE", "unloaded")
