@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Literal
 
-from serving.errors import ModelNotFound, ModelRejected, NotReady
+from serving.errors import ModelNotFound, NotReady
 from serving.metrics import Metrics
 from serving.orders import Orders
 from serving.predictor import Predictor
@@ -169,14 +169,13 @@ class Catalogue:
         async with self._exchange:
             await self._catch_up()
             self.repository.folder(name)
-            await self._stock.refresh(name)
+            rejected = await self._stock.refresh(name)
             self._unloaded.discard(name)
             self._stock.forget_vanished()
             self._publish()
             await asyncio.to_thread(self.orders.give, name, unloaded=False)
-            newest = (name, self.repository.versions(name)[-1])
-            if newest in self._stock.absent:
-                raise ModelRejected(f"{name} version {newest[1]}", self._stock.absent[newest], "every check passed")
+            if rejected:
+                raise rejected
 
     async def unload(self, name: str) -> None:
         """Serve a model no longer; requests that run are finished.

@@ -3,6 +3,7 @@
 Must not know: transports, training.
 """
 
+import contextlib
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,9 @@ class Repository:
         """Return the versions of a model, ascending; none for an unknown name, whatever it holds."""
         if name not in self._folders():
             return []
-        return sorted(int(entry.name) for entry in (self.root / name).iterdir() if _is_version(entry))
+        with contextlib.suppress(FileNotFoundError):  # it has gone since it was listed
+            return sorted(int(entry.name) for entry in (self.root / name).iterdir() if _is_version(entry))
+        return []
 
     def folder(self, name: str, version: int | None = None) -> Path:
         """Return the folder of a version, of the largest one by default.

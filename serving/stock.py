@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from serving.errors import ConfigurationError, ModelRejected
+from serving.errors import ConfigurationError, ModelNotFound, ModelRejected
 from serving.manifest import FILE_NAME
 from serving.metrics import Metrics
 from serving.predictor import Predictor
@@ -36,7 +36,7 @@ class Stock:
 
     Attributes:
         held: the versions that can answer.
-        absent: why the others cannot; also what is wrong with what was to replace one that can.
+        absent: why the others cannot.
     """
 
     def __init__(self, repository: Repository, make: Make, metrics: Metrics, changed: Callable[[], None]):
@@ -52,45 +52,53 @@ class Stock:
             self._drop(key)
             logger.info("unloaded %s version %d", *key)
 
-    async def refresh(self, name: str, *, starting: bool = False) -> None:
+    async def refresh(self, name: str, *, starting: bool = False) -> ModelRejected | None:
         """Load the versions of a model that are new or changed; whatever fails a check leaves the old one in place.
 
         Args:
             name: of the model.
             starting: a device that is not there is a fault of the settings; later it is one of the version.
 
+        Returns:
+            What is wrong with the newest version.
+
         Raises:
             ConfigurationError: while starting, the device that was asked for is not there.
         """
+        rejected = None
         for version in self._repository.versions(name):
-            await self._refresh(name, version, starting)
+            rejected = await self._refresh(name, version, starting)
+        return rejected
 
-    async def _refresh(self, name: str, version: int, starting: bool) -> None:
+    async def _refresh(self, name: str, version: int, starting: bool) -> ModelRejected | None:
         key = (name, version)
         try:
             folder = self._repository.folder(name, version)
             digest = await asyncio.to_thread(_digest, folder)
             if self._digests.get(key) == digest:
-                self.absent.pop(key, None)
-                return
+                return None
             predictor = await asyncio.to_thread(self._make, folder)
+        except ModelNotFound:  # it has gone since it was listed
+            return None
         except ModelRejected as error:
-            self._reject(key, error)
-            return
+            return self._reject(key, error)
         except ConfigurationError as error:
             if starting:
                 raise
-            self._reject(key, ModelRejected("device", str(error), "a session on it"))
-            return
+            return self._reject(key, ModelRejected("device", str(error), "a session on it"))
         except OSError as error:
-            self._reject(key, ModelRejected("files", str(error), "readable files"))
-            return
+            return self._reject(key, ModelRejected("files", str(error), "readable files"))
         self._accept(key, digest, predictor)
+        return None
 
-    def _reject(self, key: Key, error: ModelRejected) -> None:
-        self.absent[key] = str(error)
+    def _reject(self, key: Key, error: ModelRejected) -> ModelRejected:
         self._metrics.loads.labels(key[0], "rejected").inc()
-        logger.error("%s version %d is not served: %s", *key, error)
+        if key in self.held:
+            logger.error("%s version %d stays as it was: %s", *key, error)
+        else:
+            self.absent[key] = str(error)
+            logger.error("%s version %d is not served: %s", *key, error)
+        return ModelRejected(f"{key[0]} version {key[1]}: {error.check}", error.found, error.expected)
 
     def _accept(self, key: Key, digest: str, predictor: Predictor) -> None:
         self.absent.pop(key, None)

@@ -159,19 +159,28 @@ async def test_a_new_version_answers_after_a_reload_and_the_others_are_not_loade
 async def test_a_bad_new_version_leaves_the_old_one_in_place(world: World):
     await world.catalogue.start()
     spoil(write_tiny_model(world.root, "tiny", 3))
-    with pytest.raises(ModelRejected, match="tiny version 3"):
+    with pytest.raises(ModelRejected, match=r"^tiny version 3: size: found 8 bytes, expected \d+ bytes$"):
         await world.catalogue.load("tiny")
     assert world.catalogue.ready
     assert world.catalogue.get().version == "2"
 
 
-async def test_a_version_that_was_replaced_by_a_bad_one_goes_on(world: World):
+async def test_a_version_that_was_replaced_by_a_bad_one_goes_on(world: World, caplog: pytest.LogCaptureFixture):
     await world.catalogue.start()
     before = world.catalogue.get("tiny", "2")
     folder = world.root / "tiny" / "2"
-    read_manifest(folder).model_copy(update={"description": "changed"}).write(folder)
+    model, manifest = (folder / MODEL_FILE_NAME).read_bytes(), read_manifest(folder)
+    manifest.model_copy(update={"description": "changed"}).write(folder)
     spoil(folder)
     await world.catalogue.reload()
+    assert world.catalogue.get("tiny", "2") is before
+    assert "tiny version 2 stays as it was: size: found 8 bytes" in caplog.text
+    assert "is not served" not in caplog.text
+    with pytest.raises(ModelRejected, match="tiny version 2: size"):
+        await world.catalogue.load("tiny")
+    manifest.write(folder)
+    (folder / MODEL_FILE_NAME).write_bytes(model)
+    await world.catalogue.load("tiny")
     assert world.catalogue.get("tiny", "2") is before
 
 
@@ -194,6 +203,21 @@ async def test_a_version_that_vanishes_is_served_no_longer(world: World):
     assert world.catalogue.get().version == "1"
     labels = {"model": "tiny", "version": "2", "sha256": sha256}
     assert world.registry.get_sample_value("mnist_model_info", labels) == 0
+
+
+async def test_a_version_that_vanishes_while_others_are_loaded_harms_none_of_them(world: World):
+    def remove() -> None:
+        shutil.rmtree(world.root / "other", ignore_errors=True)
+        shutil.rmtree(world.root / "tiny" / "2", ignore_errors=True)
+
+    await world.catalogue.start()
+    for name, version in (("tiny", 3), ("youngest", 1)):
+        write_tiny_model(world.root, name, version)
+    first = world.root / "tiny" / "1"
+    read_manifest(first).model_copy(update={"description": "changed"}).write(first)
+    world.before_make = remove
+    await world.catalogue.reload()
+    assert world.agreed() == ["tiny/1", "tiny/3", "youngest/1"]
 
 
 async def test_what_is_not_served_has_no_drift_and_each_version_has_its_own(world: World):

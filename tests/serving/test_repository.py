@@ -207,6 +207,14 @@ def test_the_largest_version_is_the_latest(models: Repository):
     assert models.folder("b", 2) == models.root / "b" / "2"
 
 
+def test_a_model_that_vanishes_while_it_is_looked_at_has_no_versions(
+    models: Repository, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(models, "_folders", lambda: ["a", "gone"])
+    assert models.versions("gone") == []
+    assert models.names() == ["a"]
+
+
 @pytest.mark.parametrize("name", ["c", "", ".", "..", "../b", "b/1", "/b", ".hidden", "x" * 5000, "\0", "empty"])
 def test_an_unknown_name_is_not_found_whatever_it_holds(models: Repository, name: str):
     with pytest.raises(ModelNotFound, match="there are: a, b"):
