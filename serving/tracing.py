@@ -80,13 +80,13 @@ class Traces:
         name = exporter_name(environ)
         if name == "none":
             return
-        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.resources import OTELResourceDetector, Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-        self._provider = TracerProvider(
-            resource=Resource.create({"service.name": environ.get("OTEL_SERVICE_NAME", SERVICE_NAME)})
-        )
+        # What the environment names goes before our name: OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES.
+        resource = Resource.create({"service.name": SERVICE_NAME}).merge(OTELResourceDetector().detect())
+        self._provider = TracerProvider(resource=resource)
         self._provider.add_span_processor(BatchSpanProcessor(exporter or _exporter(name)))
 
     @property

@@ -52,6 +52,31 @@ def test_an_exporter_that_is_not_installed_is_named_by_its_extra(monkeypatch: py
             Traces(asked)
 
 
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({}, "mnist-reader"),
+        ({"OTEL_SERVICE_NAME": "digits"}, "digits"),
+        ({"OTEL_SERVICE_NAME": ""}, "mnist-reader"),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=digits,deployment=here"}, "digits"),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=digits", "OTEL_SERVICE_NAME": "other"}, "other"),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "deployment=here"}, "mnist-reader"),
+    ],
+)
+async def test_the_environment_may_name_the_service(given: dict[str, str], name: str, monkeypatch: pytest.MonkeyPatch):
+    for variable, value in given.items():
+        monkeypatch.setenv(variable, value)
+    exporter = InMemorySpanExporter()
+    traces = Traces({"OTEL_TRACES_EXPORTER": "console"}, exporter)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(traces.around(app())), base_url="http://test") as client:
+        await client.get("/predict")
+    traces.flush()
+    (span,) = exporter.get_finished_spans()
+    assert span.resource.attributes["service.name"] == name
+    assert span.resource.attributes.get("deployment") == ("here" if "here" in str(given) else None)
+    assert span.resource.attributes["telemetry.sdk.name"] == "opentelemetry"
+
+
 async def test_each_request_has_a_span_under_its_callers_but_probes_have_none():
     exporter = InMemorySpanExporter()
     traces = Traces({"OTEL_TRACES_EXPORTER": "console"}, exporter)
