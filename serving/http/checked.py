@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving.errors import ServingError, UnsupportedMediaType
 from serving.heavy import take_apart
 from serving.http.bodies import BodyReader
+from serving.http.compression import refuse_packed
 from serving.http.errors import ErrorHandlers
 from serving.http.strict_json import read_json
 from serving.limits import Limits
@@ -58,9 +59,7 @@ class CheckedJson:
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type != "application/json":
             raise UnsupportedMediaType(f"Content-Type {media_type[:80]!r}: expected application/json")
-        encoding = request.headers.get("content-encoding", "identity")
-        if encoding != "identity":
-            raise UnsupportedMediaType(f"Content-Encoding {encoding[:40]!r}: send the body as it is")
+        refuse_packed(request.headers.get("content-encoding", ""))
         body = await self._bodies.read(request)
         await take_apart(len(body), read_json, body, self._limits)
         return body

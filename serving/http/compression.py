@@ -13,6 +13,9 @@ from serving.heavy import PIECE_BYTES, alone, here_or_alone
 # zlib's window bits: gzip's header is asked for by 16 more. RFC 9110 calls the zlib format "deflate".
 WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
+# Codings ignore case: RFC 9110, section 8.4.1.
+AS_IT_IS = ("", "identity")
+
 # What fits into one Ethernet packet travels no faster for being smaller.
 MIN_PACKED_BYTES = 1400
 
@@ -21,6 +24,16 @@ LEVEL = 1
 
 # What takes longer than a few milliseconds leaves the event loop.
 INLINE_BYTES = 65_536
+
+
+def refuse_packed(encoding: str) -> None:
+    """Refuse a body that is not as it is, by its Content-Encoding.
+
+    Raises:
+        UnsupportedMediaType: says what it is and what was expected.
+    """
+    if encoding.strip().lower() not in AS_IT_IS:
+        raise UnsupportedMediaType(f"Content-Encoding {encoding[:40]!r}: send the body as it is")
 
 
 async def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
@@ -32,7 +45,7 @@ async def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
         TooLarge: more than `max_bytes` when unpacked; the rest is not unpacked.
     """
     encoding = encoding.strip().lower()
-    if encoding in ("", "identity"):
+    if encoding in AS_IT_IS:
         return body
     if encoding not in WINDOW_BITS:
         raise UnsupportedMediaType(f"Content-Encoding {encoding[:40]!r}: expected gzip, deflate or none")

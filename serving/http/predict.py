@@ -15,9 +15,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from serving.catalogue import Catalogue
-from serving.errors import InvalidInput, ServingError, UnsupportedMediaType
+from serving.errors import InvalidInput, ServingError
 from serving.heavy import here_or_alone, take_apart
 from serving.http.bodies import BodyReader
+from serving.http.compression import refuse_packed
 from serving.http.errors import json_response
 from serving.http.pictures import Item, read_items, text_bytes
 from serving.limits import Limits
@@ -58,9 +59,7 @@ class PredictEndpoint:
     async def predict(self, request: Request) -> Response:
         """Return the digit of each picture in the body."""
         query = _read_query(request)
-        encoding = request.headers.get("content-encoding", "identity")
-        if encoding != "identity":
-            raise UnsupportedMediaType(f"Content-Encoding {encoding[:40]!r}: send the picture as it is")
+        refuse_packed(request.headers.get("content-encoding", ""))
         predictor = self._catalogue.get(query.get("model"), query.get("version"))
         request.scope["model"] = predictor.name
         body = await self._bodies.read(request)

@@ -32,6 +32,8 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 async def test_json_within_the_limits_comes_through_as_it_is(client: httpx.AsyncClient):
     headers = {"content-type": "Application/JSON; charset=utf-8"}
     assert (await client.post("/", content=b'{"a":  1}', headers=headers)).json() == '{"a":  1}'
+    plain = {"content-type": "application/json", "content-encoding": "Identity"}
+    assert (await client.post("/", content=b"{}", headers=plain)).json() == "{}"
     assert (await client.get("/")).json() == ""
 
 

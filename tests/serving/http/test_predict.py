@@ -313,6 +313,10 @@ async def test_a_picture_over_the_pixel_limit_is_413_when_alone(models: Path, ex
 
 async def test_packed_bodies_are_415(app: App):
     assert (await post(app, content=b"x", headers={"content-encoding": "gzip"})).status_code == 415
+    for plain in ("identity", "Identity", ""):
+        assert (
+            await post(app, content=png(np.zeros((28, 28), np.uint8)), headers={"content-encoding": plain})
+        ).status_code == 200
 
 
 async def test_a_full_queue_is_429_with_a_time_to_come_again(models: Path, executor: ThreadPoolExecutor):
