@@ -43,7 +43,9 @@ def _choose_one(name: str, parameters: Mapping[str, Any], binary: bool) -> Reque
         raise InvalidInput(f"output {name!r}: parameter binary_data is {binary!r}, expected true or false")
     classes = parameters.get("classification", 0)
     if type(classes) is not int or classes < 0:
-        raise InvalidInput(f"output {name!r}: parameter classification is {classes!r}, expected a whole number >= 1")
+        raise InvalidInput(
+            f"output {name!r}: parameter classification is {classes!r}, expected a whole number, 0 for none"
+        )
     return RequestedOutput(name, classes, binary)
 
 

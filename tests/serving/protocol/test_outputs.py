@@ -28,7 +28,7 @@ def test_case_e10_only_what_is_asked_for_is_given_in_that_order():
         ([("logits", {}), ("logits", {})], "twice"),
         ([("logits", {"binary_data": 1})], "binary_data is 1"),
         ([("logits", {"classification": True})], "classification is True"),
-        ([("logits", {"classification": -1})], "classification is -1"),
+        ([("logits", {"classification": -1})], "classification is -1, expected a whole number, 0 for none"),
         ([("logits", {"classification": "3"})], "classification is '3'"),
     ],
 )
@@ -59,12 +59,19 @@ def test_classes_are_value_index_label_largest_first_and_the_lower_index_wins_a_
     assert tensor.values == [b"9.000000:9:nine", b"8.000000:8:eight", b"9.000000:0:zero", b"9.000000:9:nine"]
 
 
+def test_many_ties_are_in_the_order_of_the_digits():
+    values = np.tile(np.array([1, 0], np.float32), (3, 5))
+    (tensor,) = build(Outputs(values, values), choose([("logits", {"classification": 10})]), LABELS)
+    assert [int(text.split(b":")[1]) for text in tensor.values] == 3 * [0, 2, 4, 6, 8, 1, 3, 5, 7, 9]
+
+
 def test_there_are_never_more_classes_than_digits():
     (tensor,) = build(outputs(), choose([("logits", {"classification": 99})]), LABELS)
     assert tensor.shape == (2, 10)
 
 
-def test_without_classes_an_output_is_what_the_model_gave():
-    logits, probabilities = build(outputs(), ALL, LABELS)
+@pytest.mark.parametrize("chosen", [ALL, choose([(output.name, {"classification": 0}) for output in ALL])])
+def test_without_classes_an_output_is_what_the_model_gave(chosen: tuple[RequestedOutput, ...]):
+    logits, probabilities = build(outputs(), chosen, LABELS)
     assert (logits.name, logits.datatype, logits.shape) == ("logits", "FP32", (2, 10))
     assert np.array_equal(probabilities.values, outputs().probabilities)
