@@ -83,6 +83,13 @@ async def test_who_asks_for_much_lets_those_who_ask_for_little_go_first():
     assert len(run.batches) <= 22
 
 
+async def test_two_large_requests_take_turns():
+    run = FakeRun()
+    batcher = batcher_of(run, queue_size=200)
+    await asyncio.gather(*(batcher.submit(numbered(*range(start, start + 32))) for start in (100, 200)))
+    assert [batch[0] // 100 for batch in run.batches] == [1, 2] * 4
+
+
 async def test_of_an_oversize_request_as_much_runs_at_once_as_takes_little_time():
     clock, run = FakeClock(), FakeRun()
 

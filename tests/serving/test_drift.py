@@ -49,6 +49,12 @@ def test_the_outer_bins_are_open():
     assert drift.indices() == pytest.approx((0.0, 0.0))
 
 
+def test_of_more_images_than_the_window_the_latest_count():
+    drift = Drift(REFERENCE, 100)
+    drift.add(images(*[0] * 60, *[50, 200] * 50), np.concatenate([np.zeros(60, int), np.arange(100) % 10]))
+    assert drift.indices() == pytest.approx((0.0, 0.0))
+
+
 def test_only_the_latest_images_count():
     drift = Drift(REFERENCE, 100)
     drift.add(images(*[0] * 300), np.zeros(300, int))

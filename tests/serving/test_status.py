@@ -17,12 +17,13 @@ EXPECTED = {
     "Unauthorized": (401, "UNAUTHENTICATED"),
     "NotReady": (503, "UNAVAILABLE"),
     "DeadlineExceeded": (504, "DEADLINE_EXCEEDED"),
+    "ModelRejected": (422, "FAILED_PRECONDITION"),
 }
 
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_each_error_has_its_two_codes(name: str):
-    error = getattr(errors, name)("text")
+    error = getattr(errors, name)(*["text"] * (3 if name == "ModelRejected" else 1))
     assert (http_status(error), grpc_status(error)) == EXPECTED[name]
 
 
