@@ -40,6 +40,12 @@ MIN_SIDE = 0.015
 # the ink's contrast, and multiples of the noise.
 WEAK = (0.25, 4.0)
 STRONG = (0.45, 5.0)
+# Of a stroke's pixels; a shadow or a smudge has a few such grains.
+MIN_STRONG_SHARE = 0.05
+# Where the core of the ink, from this level on, is a smaller share of the strokes, they are joined by a shadow, and the
+# core alone is what was written: 0.08 to 0.3 with the shadow of fingers, 0.34 and more with the thinnest pen.
+CORE = (0.6, 5.0)
+MIN_CORE_SHARE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +127,16 @@ def choose(contrast: Grey, levels: Levels) -> Strokes:
     """Choose the strokes of one digit in a picture of contrasts, uint8 (height, width), 0 = paper."""
     if not levels.ink:
         return _nothing(contrast)
-    _, weak = cv2.threshold(contrast, levels.threshold(*WEAK), 255, cv2.THRESH_BINARY)
+    strokes = _choose(contrast, levels, levels.threshold(*WEAK))
+    core = levels.threshold(*CORE)
+    if np.count_nonzero(contrast[strokes.mask > 0] > core) < MIN_CORE_SHARE * cv2.countNonZero(strokes.mask):
+        return _choose(contrast, levels, core)
+    return strokes
+
+
+def _choose(contrast: Grey, levels: Levels, weakest: float) -> Strokes:
+    """Choose among the parts whose pixels are above `weakest`."""
+    _, weak = cv2.threshold(contrast, weakest, 255, cv2.THRESH_BINARY)
     # A work picture of 384x384 has room for 36,864 parts.
     count, labels, stats, _ = cv2.connectedComponentsWithStats(weak, connectivity=8, ltype=cv2.CV_16U)
     strong = contrast > levels.threshold(*STRONG)
@@ -132,7 +147,7 @@ def choose(contrast: Grey, levels: Levels) -> Strokes:
     parts = [
         Part(index, (int(x), int(y), int(x + w), int(y + h)), int(inked[index]), int(inside[index]))
         for index, (x, y, w, h, area) in enumerate(stats)
-        if index and inked[index]
+        if index and inked[index] > MIN_STRONG_SHARE * area
     ]
     kept = [part for part in parts if not part.is_frame(contrast.shape) and part.side >= MIN_SIDE * max(contrast.shape)]
     if not kept:

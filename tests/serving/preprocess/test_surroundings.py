@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from serving.preprocess import prepare
+from serving.preprocess.background import Levels
 from serving.preprocess.ink import find_ink
+from serving.preprocess.strokes import choose
 from tests.pictures import PAPER, PEN, page_with, png
 from tests.serving.preprocess.conftest import Read
 
@@ -95,6 +97,34 @@ def test_dark_lines_of_squared_paper_are_no_ink(
     right = sum(found == label for found, label in zip(read_all(files), labels[:60].tolist(), strict=True))
     assert right >= 57
     assert sum(not prepare(file).reasons for file in files) >= 57
+
+
+def test_the_shadow_of_fingers_over_a_digit_is_no_ink(test_digits: Any, read_all: Read) -> None:
+    images, labels = test_digits
+    files = []
+    for seed, digit in enumerate(images[:60]):
+        rng = np.random.default_rng(seed)
+        shadow = np.zeros((400, 400), np.uint8)
+        for _ in range(3):
+            tip = tuple(rng.integers(100, 300, 2).tolist())
+            cv2.line(shadow, (int(rng.integers(300, 400)), 400), tip, 255, int(rng.integers(40, 90)))
+        light = 1 - 0.4 * cv2.GaussianBlur(shadow, (0, 0), 4) / 255
+        picture = page_with(digit, 160, (400, 400), (120, 110), seed) * light + rng.normal(0, 3, (400, 400))
+        files.append(png(np.clip(picture, 0, 255).astype(np.uint8)))
+    read = read_all(files)
+    right = sum(found == label for found, label in zip(read, labels[:60].tolist(), strict=True))
+    assert right >= 50
+
+
+def test_a_smear_with_a_few_strong_grains_is_no_second_digit() -> None:
+    contrast = np.zeros((300, 300), np.uint8)
+    cv2.ellipse(contrast, (80, 150), (40, 70), 0, 0, 360, 200, 12)
+    contrast[90:210, 190:260] = 70
+    contrast[100:200:25, 200:250:25] = 110
+    levels = Levels(ink=200.0, noise=1.0, paper=0.0)
+    assert choose(contrast, levels).others == ()
+    contrast[100:200, 200:215] = 110
+    assert choose(contrast, levels).others != ()
 
 
 def test_rings_in_rings_are_answered_in_time() -> None:
