@@ -16,6 +16,7 @@ from serving.manifest import TensorSpec
 DEFAULT_DOMAINS = ("", "ai.onnx")
 
 DTYPES: dict[int, Literal["uint8", "float32"]] = {onnx.TensorProto.UINT8: "uint8", onnx.TensorProto.FLOAT: "float32"}
+TYPE_NAMES = {number: name.lower() for name, number in onnx.TensorProto.DataType.items()}
 
 # Operators that draw random numbers; a network that is not being trained needs none.
 RANDOM_OPERATORS = {
@@ -35,7 +36,7 @@ def parse(model: bytes) -> onnx.ModelProto:
     """Return the graph of a file.
 
     Raises:
-        ModelRejected: the bytes are no ONNX model.
+        ModelRejected: the bytes are no ONNX model, or a text in it is not UTF-8.
     """
     try:
         parsed = onnx.load_model_from_string(model)
@@ -43,7 +44,21 @@ def parse(model: bytes) -> onnx.ModelProto:
         raise ModelRejected("format", "bytes that are no ONNX model", "an ONNX model") from error
     if not parsed.graph.node:
         raise ModelRejected("format", "a model without operators", "an ONNX model")
+    if broken := _broken_text(parsed):
+        raise ModelRejected("format", f"{broken!r}, which is no UTF-8", "an ONNX model")
     return parsed
+
+
+def _broken_text(model: onnx.ModelProto) -> bytes | None:
+    """Return a name or another text of the file that is not UTF-8, which protobuf hands out as bytes, or None."""
+    for message in _messages(model):
+        for field, value in message.ListFields():
+            if field.type != field.TYPE_STRING:
+                continue
+            texts = [value] if isinstance(value, str | bytes) else value
+            if broken := next((text for text in texts if isinstance(text, bytes)), None):
+                return broken
+    return None
 
 
 def _messages(message: Message) -> Iterator[Message]:
@@ -104,7 +119,9 @@ def _constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
         if isinstance(message, onnx.GraphProto):
             constants.update((tensor.name, tensor) for tensor in message.initializer)
         elif isinstance(message, onnx.NodeProto) and message.op_type == "Constant":
-            constants.update((message.output[0], entry.t) for entry in message.attribute if entry.name == "value")
+            values = [entry.t for entry in message.attribute if entry.name == "value"]
+            # A broken file may have one without an output.
+            constants.update(zip(message.output, values, strict=False))
     return constants
 
 
@@ -123,7 +140,7 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
     tensor = value.type.tensor_type
     dtype = DTYPES.get(tensor.elem_type)
     if dtype is None:
-        found = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+        found = TYPE_NAMES.get(tensor.elem_type, str(tensor.elem_type))
         raise ModelRejected("tensors", f"{value.name} of type {found}", "uint8 or float32")
     shape = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in tensor.shape.dim]
     return TensorSpec(name=value.name, dtype=dtype, shape=shape)

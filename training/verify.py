@@ -171,6 +171,8 @@ def _check(name: str, bound: str, measure: Callable[[], tuple[str, bool]]) -> Ch
         figure, passed = error.found, False
     except (ServingError, ValueError) as error:
         figure, passed = str(error), False
+    except Exception as error:  # what a broken file makes of whatever reads it
+        figure, passed = f"{type(error).__name__}: {error}", False
     return Check(name=name, figure=figure, bound=bound, passed=bool(passed))
 
 

@@ -196,3 +196,23 @@ def test_a_graph_without_the_default_operators_has_opset_0():
     model = tiny_graph()
     del model.opset_import[:]
     assert opset_of(model) == 0
+
+
+def test_a_tensor_of_a_type_that_does_not_exist_is_refused_by_number():
+    model = tiny_graph()
+    model.graph.output[0].type.tensor_type.elem_type = 99
+    with pytest.raises(ModelRejected, match="logits of type 99, expected uint8 or float32"):
+        tensor_specs(model)
+
+
+@pytest.mark.parametrize("text", [b"batch", b"logits", b"weights", b"Softmax"])
+def test_text_that_is_no_utf_8_is_refused(text: bytes):
+    content = tiny_graph().SerializeToString().replace(text, b"\xff" + text[1:])
+    with pytest.raises(ModelRejected, match=r"b'\\xff\w+', which is no UTF-8, expected an ONNX model"):
+        parse(content)
+
+
+def test_a_constant_without_an_output_is_no_constant():
+    model = tiny_graph()
+    model.graph.node.append(helper.make_node("Constant", [], [], value=numpy_helper.from_array(np.array(True))))
+    assert training_operators(model) == []

@@ -351,6 +351,30 @@ def test_a_file_that_is_no_model_fails_every_check(file: Path, network: Linear, 
     assert list(failures(file, network, digits)) == NAMES
 
 
+def dropout_of_an_unknown_mode(graph: onnx.ModelProto) -> None:
+    graph.graph.initializer.append(TensorProto(name="mode", data_type=99))
+    graph.graph.node.append(helper.make_node("Dropout", ["logits", "", "mode"], ["dropped"]))
+
+
+def type_that_does_not_exist(graph: onnx.ModelProto) -> None:
+    graph.graph.output[0].type.tensor_type.elem_type = 99
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "figure"),
+    [
+        (dropout_of_an_unknown_mode, "training mode", "KeyError: 99"),
+        (type_that_does_not_exist, "outputs", "logits of type 99"),
+    ],
+)
+def test_a_file_that_cannot_be_looked_at_is_a_failed_check(
+    file: Path, network: Linear, digits: Digits, change: Callable[[onnx.ModelProto], None], check: str, figure: str
+):
+    edit(file, change)
+    checks = check_graph(Subject(file.read_bytes(), network, digits.images))
+    assert {each.name: each.figure for each in checks if not each.passed}[check] == figure
+
+
 def test_the_graph_can_be_checked_alone(exported: bytes, network: Linear, digits: Digits):
     checks = check_graph(Subject(exported, network, digits.images))
     assert [check.name for check in checks] == NAMES[:8]
