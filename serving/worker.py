@@ -196,18 +196,19 @@ class Worker:
                 # An orphan would keep its share of the ports, and go on with models that nobody can exchange.
                 logger.error("the supervising process is gone, so this one stops, too")
                 os.kill(os.getpid(), signal.SIGTERM)
-            try:
-                self._measure()
-                if self._unshaken:
-                    self._unshaken.look(time.monotonic())
-            except OSError as error:  # such as no descriptor left; the next tick may have one
-                logger.warning("not measured: %s", error)
-            self.access.refresh()
-            if self._certificate:
-                self._certificate.refresh()
+            for done, work in (("measured", self._measure), ("refreshed", self._refresh)):
+                try:
+                    work()
+                except Exception as error:  # such as no descriptor left; the next tick may have one
+                    logger.warning("not %s: %s", done, error, exc_info=not isinstance(error, OSError))
             if self.catalogue.started:
                 await self._reload(self.catalogue.follow)
             await asyncio.sleep(TICK_S)
+
+    def _refresh(self) -> None:
+        self.access.refresh()
+        if self._certificate:
+            self._certificate.refresh()
 
     def _measure(self) -> None:
         used = resource.getrusage(resource.RUSAGE_SELF)
@@ -217,6 +218,8 @@ class Worker:
         for predictor in self.catalogue.predictors():
             predictor.update_drift()
         self.metrics.resident_memory.set(self._memory.look())
+        if self._unshaken:
+            self._unshaken.look(time.monotonic())
 
     async def _beat_forever(self) -> None:
         """Show that the event loop turns, and since when a run of a model has not come back."""

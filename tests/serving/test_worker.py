@@ -98,17 +98,36 @@ async def test_its_heart_beats_from_the_run_that_has_not_come_back(worker: Worke
     await wait_until(lambda: beats[-1] == 12.5)
 
 
+@pytest.mark.parametrize("error", [OSError("no descriptor left"), ZeroDivisionError("of nothing")])
 async def test_what_cannot_be_measured_once_is_measured_later(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ):
     def fail() -> int:
-        raise OSError("no descriptor left")
+        raise error
 
     with monkeypatch.context() as patch:
         patch.setattr(worker._memory, "look", fail)
-        await wait_until(lambda: "not measured: no descriptor left" in caplog.text)
+        await wait_until(lambda: f"not measured: {error}" in caplog.text)
     worker.metrics.resident_memory.set(0)
     await wait_until(lambda: worker.metrics.registry.get_sample_value("mnist_resident_memory_bytes"))
+
+
+async def test_what_cannot_be_refreshed_stops_no_other_care(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def fail() -> None:
+        raise ValueError("no such thing")
+
+    followed = asyncio.Event()
+
+    async def follow() -> None:
+        followed.set()
+
+    await wait_until(lambda: worker.catalogue.ready)
+    monkeypatch.setattr(worker.access, "refresh", fail)
+    await wait_until(lambda: "not refreshed: no such thing" in caplog.text)
+    monkeypatch.setattr(worker.catalogue, "follow", follow)
+    await asyncio.wait_for(followed.wait(), 20)
 
 
 async def test_it_stops_when_its_supervisor_is_gone(
