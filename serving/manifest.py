@@ -5,11 +5,11 @@ Must not know: how a model is trained, or how it is served.
 
 import base64
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator, model_validator
 
 from serving.errors import ModelRejected
 
@@ -20,6 +20,8 @@ LAYERS_FILE_NAME = "layers.onnx"
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 TenFractions = Annotated[list[Fraction], Field(min_length=10, max_length=10)]
+
+LABELS = [str(digit) for digit in range(10)]
 
 
 class _Record(BaseModel):
@@ -137,8 +139,14 @@ class Reference(_Record):
     """
 
     digits: TenFractions
-    ink_edges: list[float]
-    ink: list[Fraction]
+    ink_edges: list[FiniteFloat]
+    ink: Annotated[list[Fraction], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _must_fit(self) -> Self:
+        if len(self.ink_edges) != len(self.ink) + 1 or self.ink_edges != sorted(self.ink_edges):
+            raise ValueError(f"expected {len(self.ink) + 1} ascending ink_edges around {len(self.ink)} shares of ink")
+        return self
 
 
 class Manifest(_Record):
@@ -155,8 +163,8 @@ class Manifest(_Record):
     ir_version: int
     inputs: list[TensorSpec]
     outputs: list[TensorSpec]
-    labels: Annotated[list[str], Field(min_length=10, max_length=10)]
-    temperature: Annotated[float, Field(gt=0.0)]
+    labels: list[str]
+    temperature: Annotated[FiniteFloat, Field(gt=0.0)]
     training: TrainingRecord
     accuracy: list[Accuracy]
     checks: list[Check]
@@ -165,6 +173,20 @@ class Manifest(_Record):
     seeds: Seeds | None = None
     reference: Reference
     golden: Annotated[list[GoldenDigit], Field(min_length=20)]
+
+    @field_validator("labels")
+    @classmethod
+    def _must_be_the_digits(cls, labels: list[str]) -> list[str]:
+        if labels != LABELS:
+            raise ValueError("expected the digits 0 to 9 in their order")
+        return labels
+
+    @field_validator("checks")
+    @classmethod
+    def _must_have_passed(cls, checks: list[Check]) -> list[Check]:
+        if failed := [check.name for check in checks if not check.passed]:
+            raise ValueError(f"expected checks that passed, not {', '.join(failed)}")
+        return checks
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into `folder`."""

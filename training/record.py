@@ -17,6 +17,7 @@ import numpy.typing as npt
 from serving.installation import installed_distributions
 from serving.manifest import (
     INPUTS,
+    LABELS,
     OUTPUTS,
     Acceptance,
     Accuracy,
@@ -84,7 +85,7 @@ def make_manifest(
         ir_version=IR_VERSION,
         inputs=INPUTS,
         outputs=OUTPUTS,
-        labels=[str(digit) for digit in range(10)],
+        labels=LABELS,
         temperature=temperature,
         training=_training_record(checkpoint),
         accuracy=[_accuracy(runtime, digits)],

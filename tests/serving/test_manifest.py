@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,9 @@ def manifest(tmp_path: Path) -> Manifest:
     manifest = tiny_manifest(b"model")
     manifest.write(tmp_path)
     return manifest
+
+
+FAILED = {"name": "parity", "figure": "0.5", "bound": "logits within 0.0001", "passed": False}
 
 
 def change(folder: Path, **fields: object) -> None:
@@ -42,7 +46,10 @@ def test_a_missing_manifest_is_said(tmp_path: Path):
         ("name", "../other", "name: String should match pattern"),
         ("version", 0, "version: Input should be greater than or equal to 1"),
         ("temperature", 0, "temperature: Input should be greater than 0"),
-        ("labels", ["0"], "labels: List should have at least 10 items"),
+        ("temperature", math.inf, "temperature: Input should be a finite number"),
+        ("labels", ["0"], "labels: Value error, expected the digits 0 to 9 in their order"),
+        ("labels", [*"9876543210"], "labels: Value error, expected the digits"),
+        ("checks", [FAILED], "checks: Value error, expected checks that passed, not parity"),
         ("golden", [], "golden: List should have at least 20 items"),
         ("file", {"name": "m", "sha256": "12", "size_bytes": 1}, r"file\.sha256: String should match pattern"),
         ("surprise", 1, "surprise: Extra inputs are not permitted"),
@@ -51,6 +58,24 @@ def test_a_missing_manifest_is_said(tmp_path: Path):
 @pytest.mark.usefixtures("manifest")
 def test_a_field_that_does_not_fit_is_named(tmp_path: Path, field: str, value: object, complaint: str):
     change(tmp_path, **{field: value})
+    with pytest.raises(ModelRejected, match=complaint):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "complaint"),
+    [
+        ("ink", [], "reference.ink: List should have at least 1 item"),
+        ("ink", [0.5, 0.5], "reference: Value error, expected 3 ascending ink_edges around 2 shares of ink"),
+        ("ink_edges", [], "reference: Value error, expected 2 ascending ink_edges"),
+        ("ink_edges", [255, 0], "reference: Value error, expected 2 ascending ink_edges"),
+        ("ink_edges", [0, math.nan], r"reference\.ink_edges\.1: Input should be a finite number"),
+    ],
+)
+def test_a_reference_that_does_not_fit_itself_is_refused(
+    manifest: Manifest, tmp_path: Path, field: str, value: list[float], complaint: str
+):
+    change(tmp_path, reference=manifest.reference.model_dump() | {field: value})
     with pytest.raises(ModelRejected, match=complaint):
         read_manifest(tmp_path)
 
