@@ -51,6 +51,7 @@ def publish(
     temperature: float = 1.0,
     acceptance: Acceptance = DEFAULT_ACCEPTANCE,
     siblings: Sequence[Checkpoint] = (),
+    once: bool = False,
 ) -> Path:
     """Export, check and publish a checkpoint as the next free version of its architecture.
 
@@ -64,9 +65,10 @@ def publish(
         temperature: see `training.export`.
         acceptance: when a prediction counts as known.
         siblings: finished runs of the same recipe at other seeds, measured beside this one.
+        once: whether to publish nothing if a version has these weights already.
 
     Returns:
-        The version's folder.
+        The folder of the version that has these weights.
 
     Raises:
         CheckpointRejected: the run has not come to its last epoch.
@@ -83,6 +85,8 @@ def publish(
         model = checkpoint.model()
         file = staging / MODEL_FILE_NAME
         export(model, file, temperature)
+        if once and (there := _version_of(file.read_bytes(), models / checkpoint.architecture)):
+            return there
         digits = Digits(data.test_images.numpy(), data.test_labels.numpy())
         floor = checkpoint.recipe.min_accuracy
         checks = verify(file, model, digits, temperature=temperature, min_accuracy=floor)
@@ -119,21 +123,24 @@ def find_published(checkpoint: Checkpoint, models: Path, temperature: float = 1.
         models: the model repository.
         temperature: see `training.export`.
     """
-    versions = repository.Repository(models).versions(checkpoint.architecture)
-    if not versions:
+    if not repository.Repository(models).versions(checkpoint.architecture):
         return None
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / MODEL_FILE_NAME
         export(checkpoint.model(), file, temperature)
-        content = file.read_bytes()
-    for version in reversed(versions):
-        folder = models / checkpoint.architecture / str(version)
-        published = folder / MODEL_FILE_NAME
+        with _lock(models):
+            return _version_of(file.read_bytes(), models / checkpoint.architecture)
+
+
+def _version_of(content: bytes, family: Path) -> Path | None:
+    """Return the latest version whose file has this content, and see that it is listed; under the lock."""
+    models = family.parent
+    for version in reversed(repository.Repository(models).versions(family.name)):
+        published = family / str(version) / MODEL_FILE_NAME
         if published.is_file() and published.read_bytes() == content:
-            with _lock(models):
-                if not is_complete(models):
-                    write_checksums(models, FILE_MODE)
-            return folder
+            if not is_complete(models):
+                write_checksums(models, FILE_MODE)
+            return published.parent
     return None
 
 

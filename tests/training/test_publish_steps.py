@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -165,6 +166,16 @@ def test_a_version_that_is_found_is_listed_and_a_whole_list_is_left_alone(checkp
     shutil.copytree(models / NAME / "1", models / NAME / "2")
     find_published(checkpoint, models, 1.0)
     assert (models / FILE_NAME).read_text(encoding="utf-8") == checksums(models)
+
+
+def test_two_at_once_publish_equal_weights_once_where_that_is_asked_for(
+    checkpoint: Checkpoint, data: Mnist, models: Path
+):
+    shutil.rmtree(models / NAME)
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(publish, checkpoint, data, models, lambda _: None, once=True) for _ in range(2)]
+        assert [job.result() for job in jobs] == [models / NAME / "1"] * 2
+    assert sorted(path.name for path in (models / NAME).iterdir()) == ["1", "config.pbtxt"]
 
 
 def test_equal_weights_are_published_once_where_that_is_asked_for(

@@ -37,6 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         temperature=choices.temperature,
         acceptance=choices.acceptance,
         siblings=siblings(arguments.checkpoint, checkpoint),
+        once=arguments.once,  # another may have published them since
     )
     sys.stdout.write(f"published: {folder}\n")
     return 0
