@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from training.provenance import code_commit, packages
+from training.provenance import OPENCV, code_commit, packages
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -26,8 +26,9 @@ def test_a_clean_tree_has_its_commit(tree: Path):
     assert code_commit(tree) == git(tree, "rev-parse", "HEAD")
 
 
-@pytest.mark.parametrize("name", ["training/fit.py", "training/new.py"])
-def test_changed_or_new_training_code_is_dirty(tree: Path, name: str):
+@pytest.mark.parametrize("name", ["training/fit.py", "training/new.py", "serving/preprocess.py"])
+def test_changed_or_new_code_is_dirty(tree: Path, name: str):
+    (tree / name).parent.mkdir(exist_ok=True)
     (tree / name).write_text("x = 2\n")
     assert code_commit(tree) == git(tree, "rev-parse", "HEAD") + "-dirty"
 
@@ -51,5 +52,6 @@ def test_outside_git_and_without_git_the_commit_is_unknown(tree: Path, monkeypat
 
 
 def test_what_decides_the_weights_has_its_release():
-    assert packages().keys() == {"torch", "numpy"}
+    assert packages().keys() - OPENCV == {"torch", "numpy", "pillow", "matplotlib"}
+    assert packages().keys() & OPENCV
     assert all(packages().values())
