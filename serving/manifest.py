@@ -96,12 +96,14 @@ class TrainingRecord(_Record):
     epochs: int
     parameters: int
     multiply_adds: int
-    device: str
+    device: str = Field(description="cpu or cuda; several of a run that was gone on with on another")
     code_commit: str = Field(description="of the training code; until November 2026, that of the publication")
     dataset_sha256: dict[str, Sha256]
     packages: dict[str, str]
     processes: Annotated[int, Field(ge=1, description="each took batches of the recipe's size")] = 1
-    threads: Annotated[int, Field(ge=1, description="of each operation on the CPU")] = 1
+    threads: Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^\d+(, \d+)+$")] = Field(
+        default=1, description="of each operation on the CPU; several of a run that was gone on with by another number"
+    )
 
 
 class Acceptance(_Record):

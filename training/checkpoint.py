@@ -54,7 +54,7 @@ class Checkpoint:
     state_dict: dict[str, Tensor]
     optimizer: dict[str, Any]
     device: str
-    """Device type that the run used, "cpu" or "cuda"."""
+    """Device type that the run used, "cpu" or "cuda"; "cpu, cuda" if it was gone on with on another."""
     unaveraged: dict[str, Tensor] = field(default_factory=dict)
     """The weights that the run goes on from, where `state_dict` is their running mean; otherwise empty."""
     code_commits: tuple[str, ...] = ()
@@ -63,8 +63,8 @@ class Checkpoint:
     """Releases that the run was begun with; see `training.provenance`."""
     processes: int = 1
     """How many trained together."""
-    threads: int = 1
-    """CPU threads of each operation."""
+    threads: int | str = 1
+    """CPU threads of each operation; "1, 2" if the run was gone on with by another number."""
 
     def model(self) -> nn.Module:
         """Return the network with these weights, on the CPU, in evaluation mode."""

@@ -69,9 +69,11 @@ def fit(
         torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
     ):
         learner = Learner(recipe, data, seed, device, listener, group)
-        origin = _origin(resume, group.size, threads)
-        state = replace(learner.begin(resume), **origin)
-        if save_to and not resume:
+        origin = _origin(resume, device, group.size, threads)
+        begun = learner.begin(resume)
+        # Of a resumed run the number of epochs may be another than before, even as many as are done.
+        state = replace(begun, recipe=recipe) if resume else replace(begun, **origin)
+        if save_to and (not resume or resume.recipe != recipe):
             save(state, save_to)
         for epoch in range(state.epoch + 1, recipe.epochs + 1):
             record = learner.epoch(epoch)
@@ -93,15 +95,21 @@ def _limited(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _origin(resume: Checkpoint | None, processes: int, threads: int) -> dict[str, Any]:
+def _origin(resume: Checkpoint | None, device: str, processes: int, threads: int) -> dict[str, Any]:
     """Return what a checkpoint says of how the run came about; of a resumed one, how it was begun and who went on."""
     before, now = (resume.code_commits if resume else ()), provenance.code_commit()
     return {
         "code_commits": before if now in before else (*before, now),
         "packages": (resume.packages if resume else {}) or provenance.packages(),
         "processes": processes,
-        "threads": threads,
+        "device": _with(resume.device, device) if resume else device,
+        "threads": _with(resume.threads, threads) if resume else threads,
     }
+
+
+def _with(before: int | str, now: int | str) -> int | str:
+    """Return what was used before, and behind a comma what is used now if that is something else."""
+    return before if str(now) in str(before).split(", ") else f"{before}, {now}"
 
 
 def _check_same_run(checkpoint: Checkpoint, recipe: Recipe, seed: int, processes: int) -> None:

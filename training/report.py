@@ -140,6 +140,8 @@ def _settings(manifest: Manifest) -> list[tuple[str, object]]:
         ("seed", training.seed),
         ("epochs done", training.epochs),
         ("device", training.device),
+        ("processes", training.processes),
+        ("threads", training.threads),
         ("code", training.code_commit),
         *training.packages.items(),
     ]

@@ -173,6 +173,19 @@ def test_a_checkpoint_says_with_what_it_was_trained_and_by_which_code_it_was_gon
     longer = fit(replace(recipe, epochs=2), small_mnist, seed=1, resume=short)
     assert longer.code_commits == ("a" * 40, "b" * 40)
     assert longer.packages == packages()
+    assert (longer.device, longer.threads) == ("cpu", "2, 1")
+    assert fit(recipe, small_mnist, seed=1, resume=replace(longer, device="cuda")).threads == "2, 1"
+    assert fit(recipe, small_mnist, seed=1, resume=replace(longer, device="cuda")).device == "cuda, cpu"
+
+
+def test_a_run_that_is_told_to_stop_where_it_stands_is_finished(recipe: Recipe, small_mnist: Mnist, tmp_path: Path):
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(KeyboardInterrupt):
+        fit(recipe, small_mnist, seed=1, save_to=path, listener=StopsIn(2))
+    shorter = replace(recipe, epochs=1)
+    done = fit(shorter, small_mnist, seed=1, save_to=path, resume=load(path), threads=2)
+    assert (done.epoch, done.recipe, done.threads) == (1, shorter, 1)
+    assert load(path).recipe == shorter
 
 
 def test_the_caller_keeps_its_generator_and_its_threads(recipe: Recipe, small_mnist: Mnist):

@@ -43,6 +43,7 @@ def untrained(seed: int) -> Checkpoint:
         state_dict=build("mnist-cnn").state_dict(),
         optimizer={},
         device="cpu",
+        threads="1, 2",
     )
 
 
@@ -93,6 +94,8 @@ def test_the_report_shows_figures_layers_checks_and_recipe(folder: Path, manifes
         "conv2",
         "seeds 1, 2",
         "label_smoothing",
+        "<td>processes</td><td>1</td>",
+        "<td>threads</td><td>1, 2</td>",
         *(check.name for check in manifest.checks),
     ):
         assert expected in page
