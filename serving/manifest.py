@@ -131,6 +131,9 @@ class Seeds(_Record):
     mean: Fraction
     lowest: Fraction
     highest: Fraction
+    best_on_validation: bool = Field(
+        default=True, description="no other read more held-back digits right; so it was where it is not said"
+    )
 
 
 class Reference(_Record):

@@ -121,4 +121,11 @@ def _seeds(checkpoint: Checkpoint, accuracy: float, siblings: Sequence[Checkpoin
         mean=sum(accuracies) / len(accuracies),
         lowest=min(accuracies),
         highest=max(accuracies),
+        best_on_validation=_is_best(checkpoint, siblings),
     )
+
+
+def _is_best(checkpoint: Checkpoint, siblings: Sequence[Checkpoint]) -> bool:
+    if not checkpoint.recipe.validation_size:
+        return False
+    return all(other.history[-1].accuracy <= checkpoint.history[-1].accuracy for other in siblings)

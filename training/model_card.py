@@ -48,8 +48,8 @@ def _held_back(manifest: Manifest) -> str:
     size = manifest.training.hyperparameters["validation_size"]
     if not size:
         return "All training digits were learnt from."
-    seeds = manifest.seeds.seeds if manifest.seeds else []
-    seed = " and\nthe seed" if len(seeds) > 1 else ""
+    seeds = manifest.seeds
+    seed = " and\nthe seed" if seeds and len(seeds.seeds) > 1 and seeds.best_on_validation else ""
     temperature = "the temperature, the threshold" if seed else "the temperature and the\nthreshold"
     return (
         f"{size:,} training digits, each digit in its share, were held back: {temperature}{seed} were chosen on them, "

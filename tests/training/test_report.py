@@ -18,7 +18,7 @@ from training.calibration import Bin
 from training.checkpoint import Checkpoint, EpochRecord
 from training.choices import MAX_REFUSED, Choices, choose, validation_digits
 from training.evaluate import predictor
-from training.figures import Scores
+from training.figures import Scores, _is_best
 from training.mnist import Mnist
 from training.model_card import model_card
 from training.plots import misread_digits, reliability_points
@@ -125,6 +125,23 @@ def test_the_card_says_what_it_is_for_and_from_what_it_learnt(folder: Path, mani
     assert card == model_card(manifest)
     for expected in ("Intended use", "Not for", "Limits", "200 training digits", "3,000 pictures of letters", "mean"):
         assert expected in card
+
+
+def test_only_a_seed_that_validation_likes_best_was_chosen(manifest: Manifest, data: Mnist) -> None:
+    assert manifest.seeds is not None
+    assert "the temperature, the threshold and\nthe seed were chosen on them" in model_card(manifest)
+    worse = manifest.seeds.model_copy(update={"best_on_validation": False})
+    card = model_card(manifest.model_copy(update={"seeds": worse}))
+    assert "the temperature and the\nthreshold were chosen on them" in card
+
+
+@pytest.mark.parametrize(("accuracy", "is_best"), [(0.09, True), (0.1, True), (0.11, False)])
+def test_the_best_seed_is_the_one_that_read_most_validation_digits_right(accuracy: float, is_best: bool) -> None:
+    sibling = untrained(2)
+    sibling = replace(sibling, history=(*sibling.history[:-1], replace(sibling.history[-1], accuracy=accuracy)))
+    assert _is_best(untrained(1), [sibling]) == is_best
+    unvalidated = replace(untrained(1), recipe=replace(untrained(1).recipe, validation_size=0))
+    assert not _is_best(unvalidated, [sibling])
 
 
 def test_the_threshold_refuses_no_more_digits_than_allowed(data: Mnist, monkeypatch: pytest.MonkeyPatch) -> None:
