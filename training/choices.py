@@ -37,7 +37,7 @@ def choose(checkpoint: Checkpoint, data: Mnist) -> Choices:
     """Fit the temperature and choose the threshold on the checkpoint's validation images; without any, keep defaults.
 
     The threshold is the lowest that keeps the error among accepted within MAX_ERROR, unless that would refuse more
-    than MAX_REFUSED of the digits; then it is the highest that does not.
+    than MAX_REFUSED of the digits; then it is the confidence below which at most that share of them lies.
     """
     digits = validation_digits(checkpoint, data)
     if digits is None:

@@ -3,6 +3,7 @@
 Must not know: networks.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,24 +47,22 @@ def risk_coverage(confidence: Floats, right: Flags) -> tuple[Floats, Floats]:
     return counts / len(order), np.cumsum(~right[order]) / counts
 
 
-def choose_threshold(confidence: Floats, right: Flags, *, max_error: float, min_refused: float = 0.0) -> float:
+def choose_threshold(confidence: Floats, right: Flags, *, max_error: float) -> float:
     """Return the lowest threshold that keeps the error among accepted within a bound.
 
     Args:
         confidence: (N,), 0 to 1, of digits that the network was not trained on.
         right: (N,), whether the answer is right.
         max_error: share of wrong answers among the accepted that is allowed, 0 to 1.
-        min_refused: share of these digits that is refused in any case, 0 to 1, for the sake of what is no digit and
-            as such was not to be had for choosing.
 
     Returns:
-        A threshold in [0, 1], rounded down to 6 digits. All ties are accepted together.
+        The confidence of the least sure answer that is accepted, its ties with it; infinity if none can be.
     """
     order = np.argsort(-confidence, kind="stable")
     ranked = confidence[order]
-    coverage, error = risk_coverage(confidence, right)
+    _, error = risk_coverage(confidence, right)
     last_of_ties = np.append(ranked[1:] != ranked[:-1], True)
-    allowed = last_of_ties & (error <= max_error) & (coverage <= 1 - min_refused)
+    allowed = last_of_ties & (error <= max_error)
     if not allowed.any():
-        return 1.0
-    return float(np.floor(ranked[np.flatnonzero(allowed)[-1]] * 1e6) / 1e6)
+        return math.inf
+    return float(ranked[np.flatnonzero(allowed)[-1]])
