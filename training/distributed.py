@@ -22,7 +22,12 @@ class Group:
     size: int = 1
 
     def share(self, batch: Tensor) -> Tensor:
-        """Return this process's part of a batch (N,); all are equally large, so a few elements may be left out."""
+        """Return this process's part of a batch (N,); all are equally large, so a few elements may be left out.
+
+        A batch of fewer elements than processes goes whole to each.
+        """
+        if len(batch) < self.size:
+            return batch
         return batch[: len(batch) // self.size * self.size][self.rank :: self.size]
 
     def wrap(self, model: nn.Module, device: str) -> nn.Module:

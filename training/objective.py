@@ -21,7 +21,7 @@ def objective(logits: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
     """
     is_digit = labels >= 0
     loss = F.cross_entropy(logits[is_digit], labels[is_digit], label_smoothing=recipe.label_smoothing)
-    if recipe.outlier_share:
+    if recipe.outlier_share and not is_digit.all():  # a small batch may hold none
         undecided = -F.log_softmax(logits[~is_digit], dim=1).mean()
         loss = loss + recipe.outlier_weight * undecided
     return loss

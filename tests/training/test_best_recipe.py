@@ -44,6 +44,11 @@ def test_what_is_no_digit_is_to_be_undecided(recipe: Recipe) -> None:
     assert objective(sure, labels, recipe) > objective(undecided, labels, recipe) + 1
 
 
+def test_a_batch_without_outliers_has_the_loss_of_its_digits(recipe: Recipe) -> None:
+    recipe = replace(recipe, outlier_share=0.5)
+    assert objective(LOGITS, LABELS, recipe) == F.cross_entropy(LOGITS, LABELS)
+
+
 def test_the_rate_rises_in_a_line_and_falls_along_a_cosine() -> None:
     rates = [one_cycle(step, 100, 0.2, 0.1) for step in range(100)]
     assert rates[:20] == sorted(rates[:20])

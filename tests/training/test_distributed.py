@@ -61,6 +61,10 @@ def test_shares_are_equally_large_disjoint_and_nearly_everything() -> None:
     assert sorted(torch.cat(shares).tolist()) == list(range(9))
 
 
+def test_a_batch_of_fewer_elements_than_processes_goes_whole_to_each() -> None:
+    assert [Group(rank, 3).share(torch.arange(2)).tolist() for rank in range(3)] == [[0, 1]] * 3
+
+
 def test_alone_nothing_is_wrapped_and_a_mean_is_the_value() -> None:
     model = nn.Linear(1, 1)
     with joined("cpu") as group:
