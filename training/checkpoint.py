@@ -12,9 +12,10 @@ import zipfile
 import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from training.architectures import build
@@ -46,10 +47,13 @@ class EpochRecord:
 class Checkpoint:
     """A run after `epoch` epochs. It holds no generator's state: each epoch draws from its own, by seed and epoch."""
 
+    # How `load` reads one: tensors as they are, no field that is not listed.
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
     architecture: str
     recipe: Recipe
     seed: int
-    epoch: int
+    epoch: Annotated[int, Field(ge=0)]
     history: tuple[EpochRecord, ...]
     state_dict: dict[str, Tensor]
     optimizer: dict[str, Any]
@@ -61,7 +65,7 @@ class Checkpoint:
     """Of the training code; several where others have resumed the run, none of a run before this was noted."""
     packages: dict[str, str] = field(default_factory=dict)
     """Releases that the run was begun with; see `training.provenance`."""
-    processes: int = 1
+    processes: Annotated[int, Field(ge=1)] = 1
     """How many trained together."""
     threads: int | str = 1
     """CPU threads of each operation; "1, 2" if the run was gone on with by another number."""
@@ -71,6 +75,9 @@ class Checkpoint:
         model = build(self.architecture)
         model.load_state_dict(self.state_dict)
         return model.eval()
+
+
+_CHECKPOINT = TypeAdapter(Checkpoint)
 
 
 def path_of(folder: Path, recipe: Recipe, seed: int) -> Path:
@@ -142,13 +149,11 @@ def load(path: Path) -> Checkpoint:
             " for a bare state_dict there is `evaluate FILE --architecture NAME`"
         )
     try:
-        content = {key: value for key, value in content.items() if key != "format"}
-        content["recipe"] = Recipe(**content["recipe"])
-        content["history"] = tuple(EpochRecord(**record) for record in content["history"])
-        content["code_commits"] = tuple(content.get("code_commits", ()))
-        checkpoint = Checkpoint(**content)
-    except (KeyError, TypeError) as error:
-        raise CheckpointRejected(f"{path} is a checkpoint of another version of this program: {error}") from error
+        checkpoint = _CHECKPOINT.validate_python({key: value for key, value in content.items() if key != "format"})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise CheckpointRejected(f"{path} is a checkpoint of another version of this program: {what}") from error
     _filled(checkpoint.architecture, checkpoint.state_dict, path)
     return checkpoint
 

@@ -4,7 +4,9 @@ Must not know: how a network is trained.
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from serving.errors import InvalidInput
 
@@ -15,17 +17,17 @@ class Recipe:
 
     name: str
     architecture: str
-    epochs: int
+    epochs: Annotated[int, Field(ge=1)]
     """Passes over the training images, at least 1."""
-    batch_size: int
+    batch_size: Annotated[int, Field(ge=1)]
     """Images per step; the last batch of an epoch may be smaller."""
     learning_rate: float
     """Step size of stochastic gradient descent."""
     momentum: float
     """Share of the last step that the next one keeps, in [0, 1)."""
-    validation_size: int
+    validation_size: Annotated[int, Field(ge=0)]
     """Training images held back to choose by; 0 trains on all and reports the test set after each epoch instead."""
-    min_accuracy: float
+    min_accuracy: Annotated[float, Field(ge=0, le=1)]
     """Share of the test set, 0 to 1, below which the network is not published."""
     nesterov: bool = False
     """Whether momentum looks ahead. Source: Nesterov 1983, in the form of Sutskever et al. 2013."""

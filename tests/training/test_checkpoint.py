@@ -231,6 +231,33 @@ def test_a_checkpoint_with_another_recipe_of_fields_is_refused(tmp_path: Path, t
         load(path)
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"architecture": []}, "architecture: Input should be a valid string"),
+        ({"epoch": "thirty"}, "epoch: Input should be a valid integer"),
+        ({"epoch": -1}, "epoch: Input should be greater than or equal to 0"),
+        ({"recipe": 3}, "recipe: Input should be a dictionary"),
+        ({"min_accuracy": "a"}, "recipe.min_accuracy: Input should be a valid number"),
+        ({"validation_size": -5}, "recipe.validation_size: Input should be greater than or equal to 0"),
+        ({"history": [{"epoch": 1}]}, "history.0.loss: Field required"),
+        ({"state_dict": {"conv1.weight": 3}}, "state_dict.conv1.weight: Input should be an instance of Tensor"),
+    ],
+)
+def test_a_checkpoint_with_fields_of_another_type_is_refused_in_one_line(
+    tmp_path: Path, trained: Checkpoint, fields: dict[str, object], message: str
+):
+    path = tmp_path / "checkpoint.pt"
+    save(trained, path)
+    content = torch.load(path, weights_only=True)
+    inside = content["recipe"] if fields.keys() <= content["recipe"].keys() - content.keys() else content
+    inside.update(fields)
+    torch.save(content, path)
+    with pytest.raises(CheckpointRejected, match=f"another version of this program: {message}") as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_checkpoint_with_weights_of_another_network_is_refused(tmp_path: Path, trained: Checkpoint):
     path = tmp_path / "checkpoint.pt"
     save(trained, path)
@@ -279,6 +306,12 @@ def test_a_sibling_that_is_cut_off_is_left_out_with_a_warning(runs: Path, traine
         assert [other.seed for other in siblings(path, load(path))] == [4]
     (said,) = caplog.messages
     assert said == f"left out of the comparison of seeds: {broken} is cut off: copy it again, or train again"
+
+
+def test_a_run_that_has_epochs_before_it_is_no_sibling(runs: Path):
+    path, other = (runs / f"mnist-cnn-seed-seed{seed}" / "checkpoint.pt" for seed in (3, 4))
+    save(replace(load(other), epoch=0), other)
+    assert siblings(path, load(path)) == []
 
 
 def test_a_run_of_more_processes_is_no_sibling(runs: Path):
