@@ -12,7 +12,10 @@ from training.layers import Convolution, Dense, Elementwise, Flattening, Layer, 
 
 _EXAMPLE = 'for example "conv(10,k3,s2,p1) relu max-pool(2) flatten linear(10)"'
 _LAYER = re.compile(r"[\s,;]*([a-z][a-z-]*)(?:\s*\(([^()]*)\)|(?![a-z-]|\s*\())")
-_SIZE = re.compile(r"([kspd])([0-9]+)(?:x([0-9]+))?")
+# Longer numbers than these mean nothing, and their products would be too long to write.
+_SIZE = re.compile(r"([kspd])([0-9]{1,9})(?:x([0-9]{1,9}))?")
+_PLAIN = re.compile(r"[0-9]{1,9}")
+_SHAPE = re.compile(r"[1-9][0-9]{0,8}(x[1-9][0-9]{0,8}){0,2}")
 
 
 def parse_shape(written: str) -> Shape:
@@ -21,7 +24,7 @@ def parse_shape(written: str) -> Shape:
     Raises:
         ImpossibleLayer: it is none, or a size is 0.
     """
-    if not re.fullmatch(r"[1-9][0-9]*(x[1-9][0-9]*){0,2}", written):
+    if not _SHAPE.fullmatch(written):
         raise ImpossibleLayer(f"input {written!r}: expected CHANNELSxHEIGHTxWIDTH, for example 3x60x60, or one number")
     return tuple(map(int, written.split("x")))
 
@@ -73,7 +76,7 @@ def _numbers(written: str, numbers: str) -> tuple[list[int], dict[str, Pair]]:
         size = _SIZE.fullmatch(part)
         if size and size[1] not in sizes:
             sizes[size[1]] = (int(size[2]), int(size[3] or size[2]))
-        elif part.isascii() and part.isdigit() and not sizes:
+        elif _PLAIN.fullmatch(part) and not sizes:
             plain.append(int(part))
         else:
             raise ImpossibleLayer(f"{written}: cannot read {part!r}; {_EXAMPLE}")

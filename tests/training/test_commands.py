@@ -137,6 +137,21 @@ def test_a_checkpoint_without_an_optimizer_is_not_resumed(tmp_path: Path, capsys
     assert capsys.readouterr().err == "error: the checkpoint cannot be gone on from, train anew: no 'param_groups'\n"
 
 
+@pytest.mark.parametrize("threads", ["0", "-1", "1025", "2147483647", "99999999999"])
+@pytest.mark.parametrize("command", [["train", "mnist-cnn"], ["compare"]], ids=lambda command: command[0])
+def test_a_number_of_threads_that_no_machine_has_is_wrong_usage(command: list[str], threads: str, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "--threads", threads])
+    assert caught.value.code == 2
+    assert f"expected a whole number from 1 to 1024, got '{threads}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("temperature", ["0", "-1", "nan", "inf"])
+def test_a_temperature_that_cannot_be_is_one_line(temperature: str, capsys):
+    assert main(["verify", "checkpoint.pt", "model.onnx", "--temperature", temperature]) == 1
+    assert capsys.readouterr().err == f"error: --temperature {temperature}: expected a positive number\n"
+
+
 def test_cuda_is_refused_where_there_is_none(monkeypatch, tmp_path: Path, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["train", "mnist-cnn", "--device", "cuda", "--output", str(tmp_path)]) == 1
@@ -228,6 +243,9 @@ def test_a_layer_of_ones_own_is_explained(capsys):
         (["mnist-cnn", "--input", "3x6x6", "--layers", "relu"], "expected an architecture, or both"),
         (["mnist-vgg"], "no architecture 'mnist-vgg'"),
         (["mnist-cnn", "--batch", "-1"], "--batch -1: expected 0 or more"),
+        (["--input", f"3x{'9' * 5000}x6", "--layers", "relu"], "expected CHANNELSxHEIGHTxWIDTH"),
+        (["--input", "3x6x6", "--layers", f"linear({'9' * 5000})"], "linear(999"),
+        (["--input", "3x6x6", "--layers", f"conv(3,k{'9' * 5000})"], "conv(3,k999"),
         (["--input", "3x60x60", "--layers", "relu", "--plot"], "--plot and --checkpoint need an architecture"),
         (["--input", "3x2x2", "--layers", "conv(10,k3)"], "conv1: a kernel that reaches over 3 does not fit into 2"),
     ],

@@ -4,12 +4,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from training.commands.train import THREADS
+
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command."""
     parser = subparsers.add_parser("compare", help="show all published models side by side")
     parser.add_argument("--models", type=Path, default=Path("models"), help="the model repository (default: models)")
-    parser.add_argument("--threads", type=int, help="CPU threads per model (default: as many as the service takes)")
+    parser.add_argument("--threads", type=THREADS, help="CPU threads per model (default: as many as the service takes)")
     parser.set_defaults(run=run)
 
 

@@ -13,6 +13,22 @@ if TYPE_CHECKING:
     from training.recipe import Recipe
 
 
+def whole_from(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Return the type of an option that takes whole numbers from `least` on, or to `most`."""
+    expected = f"from {least} on" if most is None else f"from {least} to {most}"
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < least or (most is not None and int(text) > most):
+            raise argparse.ArgumentTypeError(f"expected a whole number {expected}, got {text!r}")
+        return int(text)
+
+    return read
+
+
+# More than any machine has; torch dies of a number that the system refuses.
+THREADS = whole_from(1, 1024)
+
+
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command."""
     parser = subparsers.add_parser("train", help="train a network by a recipe")
@@ -30,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     existing.add_argument("--resume", action="store_true", help="go on from the checkpoint, to the same result")
     existing.add_argument("--restart", action="store_true", help="train anew although there is a checkpoint")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train (default: cpu)")
-    parser.add_argument("--threads", type=whole_from(1), default=1, help="CPU threads per operation (default: 1)")
+    parser.add_argument("--threads", type=THREADS, default=1, help="CPU threads per operation (default: 1)")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the MNIST files (default: data)")
     parser.add_argument("--output", type=Path, default=Path("runs"), help="folder of the checkpoints (default: runs)")
 
@@ -127,14 +143,3 @@ def _interruption(path: Path, is_ours: bool, restart: bool) -> str:
     if load(path).epoch == 0:
         return f"interrupted before the first whole epoch; {path} holds the untrained network: {how} goes on"
     return f"interrupted; {path} holds the last whole epoch: {how} goes on"
-
-
-def whole_from(least: int) -> Callable[[str], int]:
-    """Return the type of an option that takes whole numbers from `least` on."""
-
-    def read(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"expected a whole number from {least} on, got {text!r}")
-        return int(text)
-
-    return read

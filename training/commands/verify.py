@@ -1,6 +1,7 @@
 """`verify`: hold an ONNX file against the checkpoint that it was made from."""
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -22,6 +23,8 @@ def run(arguments: argparse.Namespace) -> int:
     from training.checkpoint import load
     from training.verify import Digits, format_checks, require, verify
 
+    if not 0 < arguments.temperature < math.inf:
+        raise InvalidInput(f"--temperature {arguments.temperature:g}: expected a positive number")
     checkpoint = load(arguments.checkpoint)
     if not arguments.file.is_file():
         raise InvalidInput(f"no file {arguments.file}")
