@@ -20,7 +20,7 @@ class Strength:
     rotation_deg: float = 0.0
     """Standard deviation of the rotation is half of this, its bound this, in degrees."""
     scale: float = 0.0
-    """Each axis is scaled by a factor in [1 - scale, 1 + scale]."""
+    """Each axis of the sampling grid is scaled by a factor in [1 - scale, 1 + scale], the picture by its inverse."""
     shear: float = 0.0
     """Slant: horizontal shift per unit of height, in [-shear, shear]."""
     shift_px: float = 0.0

@@ -174,7 +174,7 @@ class Learner:
 
 
 def _weights(model: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Return the weights in the optimizer's groups; decay spares what has one dimension: biases, batch norm."""
+    """Return the weights in the optimizer's groups; decay spares what has one dimension."""
     if not decay:
         return [{"params": list(model.parameters())}]
     matrices = [weight for weight in model.parameters() if weight.dim() > 1]

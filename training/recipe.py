@@ -32,13 +32,14 @@ class Recipe:
     nesterov: bool = False
     """Whether momentum looks ahead. Source: Nesterov 1983, in the form of Sutskever et al. 2013."""
     weight_decay: float = 0.0
-    """Share of each weight, times the learning rate, that a step takes off; biases and batch norm are spared."""
+    """Share of each weight, times the learning rate, that a step takes off. What has one dimension is spared: biases,
+    batch norm, but not the coefficients and biases of LeNet-5's subsampling, which have three."""
     schedule: Literal["constant", "one-cycle"] = "constant"
     """How the learning rate goes: see `training.schedule`."""
     warm_up: float = 0.0
     """Share of the run, in [0, 1), during which a one-cycle's rate rises."""
     final_rate: float = 0.001
-    """Share of the learning rate, in [0, 1], that a one-cycle ends with."""
+    """Share of the learning rate, in [0, 1], that a one-cycle falls towards."""
     averaging: float = 0.0
     """Share of the mean of weights that each step keeps; 0 publishes the last weights instead of a mean."""
     precision: Literal["float32", "bfloat16"] = "float32"

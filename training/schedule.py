@@ -13,7 +13,7 @@ def one_cycle(step: int, steps: int, warm_up: float, final: float) -> float:
         step: 0 to `steps` - 1.
         steps: of the whole run, at least 1.
         warm_up: share of the run, in [0, 1), during which the rate rises.
-        final: the last step's share, in [0, 1].
+        final: what the share falls towards, in [0, 1]; a step behind the last one would have it.
 
     Source: Smith, Topin 2018 ("super-convergence"), with the cosine of Loshchilov, Hutter 2017.
     """
