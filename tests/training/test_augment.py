@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tests.conftest import Digits
-from training.augment import STRONG, Strength, add_habits, augment
+from training.augment import STRONG, Strength, add_habits, augment, warp
 
 NONE = Strength()
 
@@ -58,6 +58,15 @@ def test_a_rotation_keeps_the_ink_and_its_centre(digits: tuple[Tensor, Tensor]) 
     turned = changed(digits, replace(NONE, rotation_deg=18.0))
     assert turned.sum() == pytest.approx(float(digits[0].sum()), rel=0.01)
     assert (centres(turned) - centres(digits[0])).abs().mean() < 0.3
+
+
+def test_bending_moves_a_node_by_its_standard_deviation() -> None:
+    axis = torch.arange(28.0) / 27
+    for ramp in (axis.expand(28, 28), axis[:, None].expand(28, 28)):
+        bent = warp(ramp.expand(4000, 28, 28), replace(NONE, elastic_px=0.8), generator())
+        # The middle one of the 5x5 nodes lies between the four pixels of the middle.
+        moved = 27 * (bent - ramp)[:, 13:15, 13:15].mean(dim=(1, 2))
+        assert moved.std() == pytest.approx(0.8, rel=0.06)
 
 
 def test_pens_become_thinner_and_thicker_and_no_digit_vanishes(digits: tuple[Tensor, Tensor]) -> None:

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,10 +7,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from training import shapes
+from training import learner, pictures, shapes
 from training.architectures import build
 from training.averaging import Average
+from training.checkpoint import load
 from training.fit import fit
+from training.listener import Silence
 from training.material import NO_DIGIT, Material, gather
 from training.mnist import Mnist
 from training.objective import objective
@@ -102,6 +105,39 @@ def test_material_has_what_the_recipe_asks_for(small_mnist: Mnist, recipe: Recip
     assert material.labels.shape == (407,)
     assert material.outliers.shape == (5, 28, 28)
     assert torch.equal(material.images[:400], small_mnist.train_images)
+
+
+def test_a_redrawn_digit_keeps_its_label(small_mnist: Mnist, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "redrawn", lambda images, _: images)
+    images, labels = small_mnist.train_images, small_mnist.train_labels
+    material = gather(replace(recipe, redrawn_digits=20), images, labels, 1, "cpu")
+    for image, label in zip(material.images[400:], material.labels[400:], strict=True):
+        assert label == labels[(images == image).all(dim=2).all(dim=1)]
+
+
+def test_one_cycle_goes_over_the_whole_run_also_of_a_resumed_one(
+    small_mnist: Mnist, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stops(Silence):
+        def on_batch(self, epoch: int, batch: int, batches: int) -> None:
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    steps: list[tuple[int, int]] = []
+
+    def noted(step: int, count: int, *more: float) -> float:
+        steps.append((step, count))
+        return one_cycle(step, count, *more)
+
+    monkeypatch.setattr(learner, "one_cycle", noted)
+    path = tmp_path / "checkpoint.pt"
+    whole = fit(recipe, small_mnist, seed=1)
+    with pytest.raises(KeyboardInterrupt):
+        fit(recipe, small_mnist, seed=1, save_to=path, listener=Stops())
+    resumed = fit(recipe, small_mnist, seed=1, resume=load(path))
+    # 350 images are 14 batches an epoch; the run is stopped at the first of its second epoch.
+    assert steps == [(step, 28) for step in (*range(28), *range(15), *range(14, 28))]
+    assert all(torch.equal(resumed.state_dict[name], whole.state_dict[name]) for name in whole.state_dict)
 
 
 def test_a_run_with_everything_learns_and_resumes_to_the_same_weights(small_mnist: Mnist, recipe: Recipe) -> None:

@@ -46,6 +46,14 @@ def test_printed_digits_have_labels_and_are_centred() -> None:
     assert np.abs((ink.sum(axis=1) * axis).sum(axis=1) / ink.sum(axis=(1, 2)) - 13.5).max() < 1.6
 
 
+def test_printed_digits_are_what_their_labels_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    sheet = pictures.letter(rng())
+    monkeypatch.setattr(pictures, "_glyph", lambda text, _: drawn.append(int(text)) or sheet)
+    _, labels = pictures.printed_digits(12, rng())
+    assert drawn == labels.tolist()
+
+
 def test_redrawn_digits_look_like_the_digits_they_were(test_digits: Digits) -> None:
     originals = test_digits[0][:30]
     redrawn = pictures.redrawn(originals, rng()).astype(float)

@@ -195,6 +195,11 @@ def test_a_weight_that_is_off_by_a_tenth(file: Path, network: Linear, digits: Di
     assert float(found["parity"].split(",")[0]) > 1e-4
 
 
+def test_a_bias_that_is_off_by_a_thousandth(file: Path, network: Linear, digits: Digits):
+    edit_weight(file, lambda bias: bias + np.float32(1e-3), "network.linear.bias")
+    assert failures(file, network, digits).keys() == {"batch sizes", "parity"}
+
+
 def test_classes_that_are_permuted(file: Path, network: Linear, digits: Digits):
     edit_weight(file, lambda weight: np.roll(weight, 1, axis=0))
     edit_weight(file, lambda bias: np.roll(bias, 1), "network.linear.bias")
@@ -298,11 +303,12 @@ def test_a_softmax_at_another_temperature(file: Path, network: Linear, digits: D
     assert failures(file, network, digits).keys() == {"probabilities"}
 
 
-def test_rows_that_depend_on_their_companions(file: Path, network: Linear, digits: Digits):
+@pytest.mark.parametrize("dependence", [1.0, 1e-4])
+def test_rows_that_depend_on_their_companions(file: Path, network: Linear, digits: Digits, dependence: float):
     class Centred(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
             logits: Tensor = network(images)
-            return logits - logits.mean(dim=0)
+            return logits - dependence * logits.mean(dim=0)
 
     model = Centred().eval()
     export(model, file, TEMPERATURE)
