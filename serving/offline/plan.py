@@ -106,7 +106,8 @@ class Plan:
                 if number > done:
                     yield piece, Position(source.ordinal, number)
         except UNREADABLE as error:
-            # It is done with, however much of it can be read the next time.
+            # It is done with, however much of it can be read the next time; and it is closed, so has no place to tell.
+            self._position = partial(size_of, source)
             yield _failure(error, place, "", source.label), Position(source.ordinal + 1)
 
     def _guarded(self, pieces: Iterator[Entry | Task], place: Place, name: str, label: int) -> Iterator[Entry | Task]:

@@ -58,6 +58,20 @@ def test_bytes_grow_from_task_to_task_to_the_size_of_the_input(test_digits, tmp_
     assert len(seen) > 3
 
 
+@pytest.mark.parametrize("kind", ["csv", "zip"])
+def test_files_that_cannot_be_read_count_as_read_when_their_batch_is_full(tmp_path: Path, kind: str):
+    for number in range(70):
+        path = tmp_path / str(number)
+        path.write_text("a,b\n1,2\n")
+        if kind == "zip":
+            write_zip(path, {"0.npy": b"", "1.npy": b""})
+            path.write_bytes(path.read_bytes().replace(b"PK\x01\x02", b"PK\x01\x03", 1))
+    inputs = Inputs([str(tmp_path)], LABELS)
+    plan = Plan(inputs, ReadOptions("auto", 1000, LABELS))
+    seen = [plan.bytes_done for _ in plan]
+    assert [round(70 * done / survey(inputs).total_bytes) for done in seen] == [32, 64, 70]
+
+
 def test_a_task_finds_its_pictures_from_any_folder(digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write("tree", digits[0][:2], tmp_path / "in")
     monkeypatch.chdir(tmp_path)
