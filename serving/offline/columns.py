@@ -32,6 +32,13 @@ class Columns:
         """The positions of the pixels and of the label, from left to right."""
         return sorted([*self.pixels, *([] if self.label is None else [self.label])])
 
+    @property
+    def unread(self) -> list[int]:
+        """The positions of all others."""
+        if self.count == len(self.pixels) + (self.label is not None):
+            return []
+        return sorted(set(range(self.count)).difference(self.read))
+
 
 def find_columns(names: Sequence[str]) -> Columns:
     """Return the columns of a table with a header; other columns are not looked at.

@@ -1,5 +1,4 @@
 import gzip
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.errors import InvalidInput
+from serving.offline import csv_lines
 from serving.offline.columns import Columns
-from serving.offline.csv_rows import Dialect, line_blocks, parse_numbers, parse_whole_numbers
-from tests.serving.offline.conftest import Score, csv_header, csv_lines, expected_digits, write_csv
+from serving.offline.csv_rows import Dialect, parse_numbers, parse_whole_numbers
+from tests.serving.offline.conftest import Score, csv_header, expected_digits, write_csv
+from tests.serving.offline.conftest import csv_lines as csv_lines_of
 
 
 def write(path: Path, lines: list[str], end: str = "\n") -> Path:
@@ -36,7 +36,7 @@ def test_g08_test_csv_of_kaggle_has_none(score: Score, digits, tmp_path: Path):
 @pytest.mark.parametrize("labelled", [True, False])
 def test_g08_csv_without_a_header(score: Score, digits, tmp_path: Path, labelled: bool):
     images, labels = digits
-    scored = score(write(tmp_path / "rows", csv_lines(images, labels if labelled else None)))
+    scored = score(write(tmp_path / "rows", csv_lines_of(images, labels if labelled else None)))
     assert scored.digits() == expected_digits(images)
     assert [row["label"] for row in scored.rows] == (labels.tolist() if labelled else [None] * 100)
 
@@ -44,7 +44,7 @@ def test_g08_csv_without_a_header(score: Score, digits, tmp_path: Path, labelled
 def test_g08_columns_are_ordered_by_their_names(score: Score, digits, tmp_path: Path):
     images, labels = digits
     order = np.random.default_rng(0).permutation(785)
-    fields = [line.split(",") for line in [csv_header(label=True), *csv_lines(images, labels)]]
+    fields = [line.split(",") for line in [csv_header(label=True), *csv_lines_of(images, labels)]]
     scored = score(write(tmp_path / "shuffled.csv", [",".join(np.array(row)[order]) for row in fields]))
     assert scored.digits() == expected_digits(images)
     assert [row["label"] for row in scored.rows] == labels.tolist()
@@ -52,7 +52,7 @@ def test_g08_columns_are_ordered_by_their_names(score: Score, digits, tmp_path: 
 
 def test_g08_byte_order_mark_windows_lines_and_semicolons(score: Score, digits, tmp_path: Path):
     images, labels = digits
-    lines = [line.replace(",", ";") for line in [csv_header(label=True), *csv_lines(images, labels)]]
+    lines = [line.replace(",", ";") for line in [csv_header(label=True), *csv_lines_of(images, labels)]]
     path = write(tmp_path / "windows.csv", ["\ufeff" + lines[0], *lines[1:]], "\r\n")
     scored = score(path)
     assert scored.digits() == expected_digits(images)
@@ -81,7 +81,7 @@ def test_g08_a_bad_value_is_an_error_of_its_line(
     score: Score, digits, tmp_path: Path, value: str, error: str, line: int
 ):
     images, _ = digits
-    lines = csv_lines(images)
+    lines = csv_lines_of(images)
     lines[line] = ",".join([*lines[line].split(",")[:3], value, *lines[line].split(",")[4:]])
     scored = score(write(tmp_path / "bad.csv", lines))
     assert scored.code == 3
@@ -93,7 +93,7 @@ def test_g08_a_bad_value_is_an_error_of_its_line(
 
 
 def test_g08_a_short_row_is_an_error_of_its_line(score: Score, digits, tmp_path: Path):
-    lines = [csv_header(label=False), *csv_lines(digits[0])]
+    lines = [csv_header(label=False), *csv_lines_of(digits[0])]
     lines[7] = "1,2,3"
     scored = score(write(tmp_path / "short.csv", lines))
     assert scored.rows[6]["error"] == "expected 784 fields, found 3"
@@ -102,7 +102,7 @@ def test_g08_a_short_row_is_an_error_of_its_line(score: Score, digits, tmp_path:
 
 
 def test_two_rows_in_one_line_are_one_error(score: Score, digits, tmp_path: Path):
-    lines = csv_lines(digits[0])
+    lines = csv_lines_of(digits[0])
     lines[10:12] = [f"{lines[10]},{lines[11]}"]
     scored = score(write(tmp_path / "joined.csv", lines))
     assert scored.rows[10]["error"] == "expected 784 fields, found 1568"
@@ -116,7 +116,7 @@ def test_a_wrong_label_is_an_error(score: Score, digits, tmp_path: Path):
 
 def test_columns_that_are_not_read_may_hold_text(score: Score, digits, tmp_path: Path):
     images, labels = digits
-    lines = [f"{number}.png,{line},é" for number, line in enumerate(csv_lines(images, labels))]
+    lines = [f"{number}.png,{line},é" for number, line in enumerate(csv_lines_of(images, labels))]
     scored = score(write(tmp_path / "text.csv", [f"filename,{csv_header(label=True)},note", *lines]))
     assert scored.code == 0
     assert scored.digits() == expected_digits(images)
@@ -125,7 +125,7 @@ def test_columns_that_are_not_read_may_hold_text(score: Score, digits, tmp_path:
 
 def test_a_bad_value_beside_text_is_an_error_of_its_line(score: Score, digits, tmp_path: Path):
     images, labels = digits[0][:3], digits[1][:3]
-    lines = [f"{number}.png,{line}" for number, line in enumerate(csv_lines(images, labels))]
+    lines = [f"{number}.png,{line}" for number, line in enumerate(csv_lines_of(images, labels))]
     lines[1] = lines[1].replace(f"1.png,{labels[1]}", "1.png,two")
     scored = score(write(tmp_path / "text.csv", [f"filename,{csv_header(label=True)}", *lines]))
     assert scored.errors() == [None, "field 2 is 'two', expected a number", None]
@@ -139,7 +139,7 @@ def test_fractions_beside_text_are_taken_as_0_to_1(score: Score, digits, tmp_pat
 
 
 def test_a_separator_at_the_end_of_every_line_is_a_column_without_a_name(score: Score, digits, tmp_path: Path):
-    lines = [f"{line}," for line in [csv_header(label=True), *csv_lines(*digits)]]
+    lines = [f"{line}," for line in [csv_header(label=True), *csv_lines_of(*digits)]]
     scored = score(write(tmp_path / "trailing.csv", lines))
     assert scored.digits() == expected_digits(digits[0])
     assert [row["label"] for row in scored.rows] == digits[1].tolist()
@@ -153,14 +153,14 @@ def test_what_savetxt_writes_is_no_header(score: Score, digits, tmp_path: Path, 
 
 
 def test_negative_numbers_in_the_first_line_are_no_header(score: Score, digits, tmp_path: Path):
-    lines = [",".join(["-0.5"] * 784), *(f"{line}" for line in csv_lines(digits[0][:1]))]
+    lines = [",".join(["-0.5"] * 784), *(f"{line}" for line in csv_lines_of(digits[0][:1]))]
     scored = score(write(tmp_path / "signed.csv", lines))
     assert scored.errors() == ["pixel 0 is -0.5, expected 0 to 255", None]
 
 
 @pytest.mark.parametrize("header", [False, True])
 def test_blank_lines_before_the_first_are_no_items(score: Score, digits, tmp_path: Path, header: bool):
-    lines = ["", " \t", *([csv_header(label=True)] if header else []), *csv_lines(digits[0][:2], digits[1][:2])]
+    lines = ["", " \t", *([csv_header(label=True)] if header else []), *csv_lines_of(digits[0][:2], digits[1][:2])]
     scored = score(write(tmp_path / "blank.csv", lines))
     assert scored.digits() == expected_digits(digits[0][:2])
     assert [row["item"] for row in scored.rows] == (["4", "5"] if header else ["3", "4"])
@@ -183,7 +183,7 @@ def test_g08_gzip_whatever_the_name(score: Score, digits, tmp_path: Path):
     ],
 )
 def test_g08_names_of_other_origins(score: Score, digits, tmp_path: Path, names: list[str]):
-    scored = score(write(tmp_path / "named.csv", [",".join(names), *csv_lines(digits[0])]))
+    scored = score(write(tmp_path / "named.csv", [",".join(names), *csv_lines_of(digits[0])]))
     assert scored.digits() == expected_digits(digits[0])
 
 
@@ -192,7 +192,10 @@ def test_g08_dark_ink_on_light_paper_is_turned(score: Score, digits, tmp_path: P
 
 
 def test_other_columns_are_not_looked_at(score: Score, digits, tmp_path: Path):
-    lines = [f"id,{csv_header(label=False)}", *(f"{number},{line}" for number, line in enumerate(csv_lines(digits[0])))]
+    lines = [
+        f"id,{csv_header(label=False)}",
+        *(f"{number},{line}" for number, line in enumerate(csv_lines_of(digits[0]))),
+    ]
     assert score(write(tmp_path / "id.csv", lines)).digits() == expected_digits(digits[0])
 
 
@@ -213,7 +216,7 @@ def test_other_tables_are_an_error(score: Score, tmp_path: Path, text: str, erro
 
 def test_utf16_is_an_error(score: Score, digits, tmp_path: Path):
     path = tmp_path / "utf16.csv"
-    path.write_bytes("\n".join(csv_lines(digits[0])).encode("utf-16"))
+    path.write_bytes("\n".join(csv_lines_of(digits[0])).encode("utf-16"))
     assert score(path).errors() == ["UTF-16 text, expected UTF-8"]
 
 
@@ -227,7 +230,7 @@ def test_c10_a_header_alone_gives_no_rows(score: Score, tmp_path: Path):
 
 
 def test_blank_lines_are_no_items(score: Score, digits, tmp_path: Path):
-    lines = csv_lines(digits[0][:4])
+    lines = csv_lines_of(digits[0][:4])
     scored = score(write(tmp_path / "blank.csv", [*lines[:2], "", *lines[2:], "", ""]))
     assert scored.digits() == expected_digits(digits[0][:4])
     assert [row["item"] for row in scored.rows] == ["1", "2", "4", "5"]
@@ -243,7 +246,7 @@ def test_a_file_without_a_table_is_an_error(score: Score, tmp_path: Path, text: 
 
 def test_the_last_line_may_lack_its_end(score: Score, digits, tmp_path: Path):
     path = tmp_path / "rows.csv"
-    path.write_text("\n".join(csv_lines(digits[0])))
+    path.write_text("\n".join(csv_lines_of(digits[0])))
     assert score(path).digits() == expected_digits(digits[0])
 
 
@@ -260,17 +263,50 @@ def test_several_blocks_keep_order_and_line_numbers(score: Score, test_digits, t
     assert [row["item"] for row in scored.rows] == [str(line) for line in range(2, 1502)]
 
 
-def test_blocks_hold_whole_lines_and_every_byte():
-    text = b"".join(b"%d\n" % number * 9 for number in range(60_000))
-    blocks = list(line_blocks(BytesIO(text)))
-    assert len(blocks) > 2
-    assert all(block.endswith(b"\n") for block in blocks)
-    assert b"".join(blocks) == text
+@pytest.mark.parametrize("divisor", [1, 255])
+def test_a_bad_line_among_quoted_fields_and_floats_is_one_error(score: Score, digits, tmp_path: Path, divisor: int):
+    images, labels = digits
+    rows = [",".join(f"{value / divisor:.6g}" for value in image.reshape(784).tolist()) for image in images]
+    lines = [f'"Doe, ""J"".",{label},{row}' for label, row in zip(labels, rows, strict=True)]
+    lines[40] = lines[40].rpartition(",")[0] + ",x"
+    lines[60] = "1,2,3"
+    scored = score(write(tmp_path / "quoted.csv", [f'"author, name",{csv_header(label=True)}', *lines]))
+    expected: list[int | None] = [*expected_digits(images)]
+    expected[40] = expected[60] = None
+    assert scored.digits() == expected
+    assert (scored.errors()[40], scored.errors()[60]) == (
+        "field 786 is 'x', expected a number",
+        "expected 786 fields, found 3",
+    )
 
 
-def test_a_line_longer_than_a_block_is_refused():
-    with pytest.raises(InvalidInput, match="a line longer"):
-        list(line_blocks(BytesIO(b"1\n" + b"x" * 3_000_000)))
+def test_a_row_with_line_breaks_in_quotes_is_one_item_named_by_its_first_line(
+    score: Score, digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(csv_lines, "BLOCK_BYTES", 5000)
+    lines = [f'"a\nb","{image[0, 0]}\n\n",{line}' for image, line in zip(digits[0], csv_lines_of(*digits), strict=True)]
+    scored = score(write(tmp_path / "notes.csv", [f"note,other,{csv_header(label=True)}", *lines]))
+    assert scored.digits() == expected_digits(digits[0])
+    assert [row["label"] for row in scored.rows] == digits[1].tolist()
+    assert [row["item"] for row in scored.rows] == [str(2 + 4 * number) for number in range(100)]
+
+
+def test_a_stray_quote_takes_no_other_line_with_it(score: Score, digits, tmp_path: Path):
+    lines = csv_lines_of(digits[0])
+    lines[3], lines[50] = f'"{lines[3]}', f'"{lines[50]}'
+    assert score(write(tmp_path / "stray.csv", lines)).digits() == expected_digits(digits[0])
+
+
+def test_numbers_that_are_not_read_may_be_large(digits):
+    line = b"60000," + b",".join(b"%d" % value for value in range(3)) + b",,9999\n"
+    parsed = parse_whole_numbers(line * 2, Dialect(Columns((1, 2, 3), None, 6), b",", 255))
+    assert parsed is not None
+    assert parsed[:, 1:4].tolist() == [[0, 1, 2]] * 2
+
+
+def test_a_block_of_many_short_lines_is_read_in_seconds(score: Score, digits, tmp_path: Path):
+    lines = [csv_header(label=False), *csv_lines_of(digits[0][:1]), *['"'] * 20_000, *['""'] * 20_000]
+    assert score(write(tmp_path / "short.csv", lines)).summary["errors"] == 40_000
 
 
 DIALECT = Dialect(Columns((0, 1, 2), None, 3), b",", 255)

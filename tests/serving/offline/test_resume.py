@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from serving.offline import csv_rows
+from serving.offline import csv_lines
 from serving.offline import journal as journals
 from serving.offline.job import partial_folder
 from serving.offline.journal import Journal, Retry
@@ -16,7 +16,7 @@ from tests.serving.offline.test_archives import write_zip
 
 @pytest.fixture(autouse=True)
 def _small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csv_rows, "BLOCK_BYTES", 1 << 14)
+    monkeypatch.setattr(csv_lines, "BLOCK_BYTES", 1 << 14)
 
 
 @pytest.fixture
