@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
 from typing import get_args
 
@@ -140,7 +141,8 @@ class Plan:
             elif kind in get_args(Table) and not compressed:
                 yield from self._read_table(source.path, kind, place)
             else:
-                yield from self._read_stream(kind, stream, place, source.label, _labels_beside(source.path, kind))
+                labels = _labels_beside(source.path, stream) if kind == "idx" else None
+                yield from self._read_stream(kind, stream, place, source.label, labels)
 
     def _read_zip(self, path: Path, place: Place) -> Iterator[Entry | Task]:
         with open_zip(path) as archive:
@@ -198,20 +200,23 @@ def _failure(error: Exception, place: Place, name: str, label: int) -> Entry:
     return Entry(place.ordinal, place.source, name, label, error=text)
 
 
-def _labels_beside(path: Path, kind: Kind) -> Numbers | None:
+def _labels_beside(path: Path, images: BufferedReader) -> Numbers | None:
     """Return the labels that lie beside a file of IDX images under MNIST's own name, or None."""
     beside = labels_path(path)
-    if kind != "idx" or beside == path or not beside.is_file():
+    if beside == path or not beside.is_file():
         return None
+    count = int.from_bytes(images.peek(8)[4:8], "big")
     with beside.open("rb") as file:
-        inner, stream = look(file)
-        if inner in get_args(Compressed):
-            inner, stream = look(decompress(inner, stream))
-        if inner != "idx":
+        kind, stream = look(file)
+        if kind in get_args(Compressed):
+            kind, stream = look(Metered(decompress(kind, stream), beside.stat().st_size))
+        if kind != "idx":
             raise InvalidInput(f"{beside.name} beside it holds no labels")
         dtype, shape = read_idx_header(stream)
-        data = read_fully(stream, shape[0] * dtype.itemsize)
-    if len(shape) != 1 or len(data) < shape[0] * dtype.itemsize:
+        if len(shape) == 1 and shape[0] != count:
+            raise InvalidInput(f"{count} images, but {shape[0]} labels in the file beside them")
+        data = read_fully(stream, count * dtype.itemsize)
+    if len(shape) != 1 or len(data) < count * dtype.itemsize:
         raise InvalidInput(f"{beside.name} beside it is broken")
     return np.frombuffer(data, dtype)
 

@@ -67,7 +67,7 @@ class _Rewound(io.RawIOBase):
         return len(data)
 
 
-def look(stream: Readable) -> tuple[Kind, IO[bytes]]:
+def look(stream: Readable) -> tuple[Kind, io.BufferedReader]:
     """Return the kind of the stream, and the stream as it was before."""
     head = read_fully(stream, HEAD_BYTES)
     return sniff(head), io.BufferedReader(_Rewound(head, stream), BUFFER_BYTES)

@@ -54,6 +54,19 @@ def test_tar_members_are_items(score: Score, digits, tmp_path: Path, mode: str):
     assert [row["label"] for row in scored.rows] == [number % 10 for number in range(100)]
 
 
+def test_g13_a_sparse_member_of_tar_is_refused_whatever_size_it_claims(score: Score, digits, tmp_path: Path):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        info = tarfile.TarInfo("holes.npy")
+        info.pax_headers = {"GNU.sparse.map": "0,1", "GNU.sparse.size": str(1 << 40)}
+        info.size = 1
+        archive.addfile(info, io.BytesIO(b"x"))
+        info = tarfile.TarInfo("b.png")
+        info.size = len(data := png_bytes(digits[0][0]))
+        archive.addfile(info, io.BytesIO(data))
+    errors = score(tmp_path / "a.tar").errors()
+    assert errors == ["a sparse file: pack it anew without --sparse", None]
+
+
 def test_members_of_every_kind(score: Score, digits, tmp_path: Path):
     images, labels = digits
     members = {

@@ -1,5 +1,6 @@
 """Labels of every format: which are read, and what is wrong with the others."""
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,23 @@ def test_a_wrong_label_of_idx_is_an_error_of_its_row(score: Score, digits, tmp_p
     scored = score(path)
     assert scored.errors() == [None, "label 26, expected a whole number from 0 to 9", None]
     assert [row["label"] for row in scored.rows] == [1, None, 3]
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "error"),
+    [
+        (3, 1 << 27, "3 images, but 134217728 labels in the file beside them"),
+        (1 << 27, 1 << 27, "unpacks to more than 200 times its size"),
+    ],
+)
+def test_g13_labels_beside_idx_take_no_more_than_the_images_need(
+    score: Score, digits, tmp_path: Path, images: int, labels: int, error: str
+):
+    path = tmp_path / "train-images-idx3-ubyte"
+    path.write_bytes(idx_bytes(digits[0][:3], count=images))
+    data = idx_bytes(np.zeros(40 << 20, np.uint8), count=labels)
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(gzip.compress(data))
+    assert score(path).errors() == [error]
 
 
 def test_a_wrong_label_of_npz_is_an_error_of_its_row(score: Score, digits, tmp_path: Path):
