@@ -13,6 +13,7 @@ import numpy.lib.format as npy
 import numpy.typing as npt
 
 from serving.errors import InvalidInput
+from serving.offline.columns import parse_labels
 from serving.offline.items import Items, Place, rows_of_place
 from serving.offline.pixels import PIXELS, Numbers, Scale, count_images, decide_scale, to_images, to_labels
 from serving.offline.streams import BROKEN, Readable, read_fully
@@ -22,6 +23,9 @@ ROWS = 1024
 
 # A Fortran-ordered array has no rows to stream; this many bytes may be held at once.
 FORTRAN_BYTES = 256 << 20
+
+# NumPy's kinds of dtypes that are numbers: booleans, whole ones, floats.
+NUMBERS = "buif"
 
 # Source: the IDX description on LeCun's MNIST page.
 IDX_DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -36,7 +40,7 @@ class ArrayRows:
         first: the number of the first row.
         rows: any numeric dtype, shape (n, 784).
         full: the value of full ink, 1 or 255.
-        labels: numbers, shape (n,), or None.
+        labels: numbers or text of numbers in bytes, shape (n,), or None.
     """
 
     place: Place
@@ -50,7 +54,8 @@ class ArrayRows:
         images, errors = to_images(self.rows, self.full)
         labels: npt.NDArray[np.int8] | None = None
         if self.labels is not None:
-            labels, wrong_labels = to_labels(self.labels)
+            parse = parse_labels if self.labels.dtype.kind == "S" else to_labels
+            labels, wrong_labels = parse(self.labels)
             errors = wrong_labels | errors
         names = list(map(str, range(self.first, self.first + len(images))))
         return rows_of_place(self.place, names, images, labels, errors)
@@ -92,8 +97,6 @@ def npy_tasks(stream: Readable, place: Place, scale: Scale, labels: Numbers | No
     """Yield the tasks of an NPY stream of images; arguments and errors as for `idx_tasks`. Reads no pickles."""
     shape, fortran, dtype = read_npy_header(stream)
     count = count_images(shape)
-    if labels is not None and len(labels) != count:
-        raise InvalidInput(f"{count} images, but {len(labels)} labels beside them")
     if not fortran or len(shape) == 1:
         yield from row_tasks(stream, place, dtype, count, scale, labels)
         return
@@ -109,8 +112,12 @@ def npy_tasks(stream: Readable, place: Place, scale: Scale, labels: Numbers | No
         yield ArrayRows(place, first, rows[part], full, None if labels is None else labels[part])
 
 
-def read_npy_header(stream: Readable) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
+def read_npy_header(stream: Readable, kinds: str = NUMBERS) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
     """Return shape, Fortran order and dtype from the header of an NPY stream.
+
+    Args:
+        stream: at its first byte.
+        kinds: of dtypes, as NumPy names them.
 
     Raises:
         InvalidInput: a broken header, or an array of Python objects, which could only be read as a pickle.
@@ -125,7 +132,7 @@ def read_npy_header(stream: Readable) -> tuple[tuple[int, ...], bool, np.dtype[n
         raise InvalidInput("an NPY file with a broken header") from error
     if dtype.hasobject:
         raise InvalidInput("an array of Python objects (pickles) is not read: save numbers")
-    if dtype.kind not in "buif":
+    if dtype.kind not in kinds:
         raise InvalidInput(f"expected numbers, got an array of {dtype}")
     return shape, fortran, dtype
 

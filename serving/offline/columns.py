@@ -7,9 +7,13 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from serving.errors import InvalidInput
-from serving.offline.pixels import PIXELS
+from serving.offline.pixels import PIXELS, to_labels
 
 LABEL_NAMES = frozenset({"label", "labels", "class", "target", "y", "digit"})
 
@@ -118,3 +122,21 @@ def parse_number(field: bytes) -> float:
 def parse_label(field: bytes) -> float:
     """Return the number that a field of labels holds, NaN where it is empty; raises as `parse_number` does."""
     return parse_number(field) if field.strip(b'" ') else math.nan
+
+
+def parse_labels(column: Any, name: str = "label") -> tuple[npt.NDArray[np.int8], dict[int, str]]:
+    """Return labels of text, decimals or categories as `to_labels` does.
+
+    Args:
+        column: N values, bytes or of any type whose text is the label; None where there is none.
+        name: of the column.
+    """
+    values, errors = np.full(len(column), np.nan), dict[int, str]()
+    for position, value in enumerate(column):
+        text = value if isinstance(value, bytes) else b"" if value is None else str(value).encode()
+        try:
+            values[position] = parse_label(text)
+        except ValueError:
+            errors[position] = f"{name} is {text.decode(errors='replace')[:20]!r}, expected a number"
+    labels, out_of_range = to_labels(values)
+    return labels, errors | out_of_range

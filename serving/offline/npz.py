@@ -5,25 +5,27 @@ Must not know: the model.
 
 import zipfile
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import IO
 
 import numpy as np
 
 from serving.errors import InvalidInput
 from serving.offline.archives import Metered
-from serving.offline.arrays import ArrayRows, npy_tasks, read_npy_header
+from serving.offline.arrays import NUMBERS, ArrayRows, npy_tasks, read_npy_header
 from serving.offline.columns import LABEL_NAMES
 from serving.offline.items import Place
-from serving.offline.pixels import PIXELS, Numbers, Scale
+from serving.offline.pixels import PIXELS, Numbers, Scale, count_images
 from serving.offline.streams import BROKEN, Readable, read_fully
 
 SUFFIX = ".npy"
+# NumPy's kinds of dtypes that labels may have: numbers, or text of numbers.
+LABELS = f"{NUMBERS}US"
 
 # What turns the name of an array of images into that of its labels: Keras's mnist.npz, MedMNIST, scikit-learn, savez.
 _PAIRS = (
     *(("x", "y"), ("X", "y"), ("images", "labels"), ("image", "label"), ("data", "target")),
-    *(("arr_0", "arr_1"), ("arr_1", "arr_0")),
+    *(("X", "Y"), ("arr_0", "arr_1"), ("arr_1", "arr_0")),
 )
 
 
@@ -44,21 +46,26 @@ def npz_arrays(archive: zipfile.ZipFile, place: Place, scale: Scale) -> Iterator
     Raises:
         InvalidInput: no array of images. The tasks raise it for an array that holds no images, or pickles.
     """
-    flat = {name: header for name in archive.namelist() if (header := _flat_header(archive, name))}
-    images = [name for name in archive.namelist() if name not in flat] or _single_images(flat)
+    headers = {name: _header(archive, name) for name in archive.namelist()}
+    images = [name for name, header in headers.items() if header is None or header.may_be_images]
+    images = images or [name for name, header in headers.items() if header and header.is_image(name)]
     if not images:
         raise InvalidInput("an NPZ file without an array of images")
-    flat_numbers = {name for name, (_, dtype) in flat.items() if dtype.kind != "b" and name not in images}
+    flat = {name for name, header in headers.items() if header and header.may_be_labels and name not in images}
     for name in images:
         stem = name.removesuffix(SUFFIX)
         inner = replace(place, prefix=f"{place.prefix}{stem}/")
-        yield stem, _tasks(archive, name, _labels_name(name, images, flat_numbers), inner, scale)
+        yield stem, _tasks(archive, name, _labels_name(name, images, flat), inner, scale)
 
 
 def _tasks(
     archive: zipfile.ZipFile, name: str, labels_name: str | None, place: Place, scale: Scale
 ) -> Iterator[ArrayRows]:
-    labels = _labels(archive, labels_name)
+    labels = None
+    if labels_name:
+        with _open(archive, name) as stream:
+            shape, _, _ = read_npy_header(stream)
+        labels = _labels(archive, labels_name, count_images(shape))
     with _open(archive, name) as stream:
         yield from npy_tasks(_metered(archive, name, stream), place, scale, labels)
 
@@ -71,19 +78,33 @@ def _metered(archive: zipfile.ZipFile, name: str, stream: Readable) -> Readable:
     return Metered(stream, archive.getinfo(name).compress_size)
 
 
-def _flat_header(archive: zipfile.ZipFile, name: str) -> tuple[int, np.dtype[np.generic]] | None:
-    """Return length and dtype of an array of one axis, as labels are; a broken one is left to be read as images."""
+@dataclass(frozen=True, slots=True)
+class _Header:
+    shape: tuple[int, ...]
+    kind: str
+
+    @property
+    def may_be_labels(self) -> bool:
+        """Whether it has one axis, or a second one of length 1 as MedMNIST's labels."""
+        return (len(self.shape) == 1 or self.shape[1:] == (1,)) and self.kind != "b"
+
+    @property
+    def may_be_images(self) -> bool:
+        return len(self.shape) >= 2 and self.shape[1:] != (1,) and self.kind in NUMBERS
+
+    def is_image(self, name: str) -> bool:
+        """Tell whether it holds one image in one axis: beside images with more axes it would be 784 labels."""
+        return self.shape == (PIXELS,) and self.kind in NUMBERS and not _names_labels(name)
+
+
+def _header(archive: zipfile.ZipFile, name: str) -> _Header | None:
+    """Return the header of an array; a broken one is left to be read as images."""
     try:
         with _open(archive, name) as stream:
-            shape, _, dtype = read_npy_header(stream)
+            shape, _, dtype = read_npy_header(stream, LABELS)
     except (InvalidInput, *BROKEN):
         return None
-    return (shape[0], dtype) if len(shape) == 1 else None
-
-
-def _single_images(flat: dict[str, tuple[int, np.dtype[np.generic]]]) -> list[str]:
-    """Return the arrays that hold one image in one axis: beside images with more axes they would be 784 labels."""
-    return [name for name, (count, _) in flat.items() if count == PIXELS and not _names_labels(name)]
+    return _Header(shape, dtype.kind) if dtype.itemsize else None
 
 
 def _names_labels(name: str) -> bool:
@@ -100,12 +121,18 @@ def _labels_name(name: str, images: list[str], flat: set[str]) -> str | None:
     return next((candidate for candidate in found if candidate in flat), None)
 
 
-def _labels(archive: zipfile.ZipFile, name: str | None) -> Numbers | None:
-    if name is None:
-        return None
+def _labels(archive: zipfile.ZipFile, name: str, images: int) -> Numbers:
     with _open(archive, name) as stream:
-        (count,), _, dtype = read_npy_header(stream)
+        (count, *_), _, dtype = read_npy_header(stream, LABELS)
+        if count != images:
+            raise InvalidInput(f"{images} images, but {count} labels beside them")
         data = read_fully(_metered(archive, name, stream), count * dtype.itemsize)
     if len(data) < count * dtype.itemsize:
         raise InvalidInput(f"{name}: cut short")
-    return np.frombuffer(data, dtype)
+    labels = np.frombuffer(data, dtype)
+    if dtype.kind != "U":
+        return labels
+    # NumPy stops the process's work at characters that Python's text cannot hold, and no number needs them.
+    if (np.frombuffer(data, np.dtype("u4").newbyteorder(dtype.byteorder)) >= 0xD800).any():
+        raise InvalidInput(f"{name}: expected text of numbers")
+    return np.char.encode(labels, "utf-8")

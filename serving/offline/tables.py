@@ -16,7 +16,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from serving.errors import InvalidInput
 from serving.offline.arrow import validity_of, values_of
-from serving.offline.columns import LABEL_NAMES, check_labels, find_pixels, parse_label
+from serving.offline.columns import LABEL_NAMES, check_labels, find_pixels, parse_labels
 from serving.offline.items import NO_LABEL, Items, Place, rows_of_place
 from serving.offline.pictures import Entry, decode_entries
 from serving.offline.pixels import PIXELS, Numbers, Scale, decide_scale, to_images, to_labels
@@ -154,24 +154,11 @@ def _labels(batch: pa.RecordBatch, layout: Layout) -> tuple[npt.NDArray[np.int8]
         return np.full(batch.num_rows, NO_LABEL, np.int8), {}
     column = batch.column(layout.label)
     if not _is_number(column.type):
-        return _parse_labels(column, layout.label)
+        return parse_labels(column.to_pylist(), layout.label)
     present = validity_of(column)
     labels, errors = to_labels(np.where(present, values_of(column), 0))
     labels[~present] = NO_LABEL
     return labels, errors
-
-
-def _parse_labels(column: pa.Array, name: str) -> tuple[npt.NDArray[np.int8], dict[int, str]]:
-    """Return the labels of a column of text, decimals or categories as `_labels` does."""
-    values, errors = np.full(len(column), np.nan), {}
-    for position, value in enumerate(column.to_pylist()):
-        text = "" if value is None else str(value)
-        try:
-            values[position] = parse_label(text.encode())
-        except ValueError:
-            errors[position] = f"{name} is {text[:20]!r}, expected a number"
-    labels, out_of_range = to_labels(values)
-    return labels, errors | out_of_range
 
 
 def _encoded(batch: pa.RecordBatch, layout: Layout) -> list[bytes | None]:

@@ -68,6 +68,30 @@ def test_a_flat_array_that_holds_no_labels_is_not_taken_as_such(score: Score, di
     assert {row["label"] for row in scored.rows} == {None}
 
 
+@pytest.mark.parametrize("convert", [lambda y: y[:, None], lambda y: y.astype(str), lambda y: y.astype("S1")])
+def test_labels_may_have_a_second_axis_or_be_text(score: Score, digits, tmp_path: Path, convert):
+    path = tmp_path / "digits.npz"
+    np.savez(path, train_images=digits[0], train_labels=convert(digits[1]), classes=np.array("0 to 9"), n=np.array(100))
+    scored = score(path)
+    assert scored.digits() == expected_digits(digits[0])
+    assert [row["label"] for row in scored.rows] == digits[1].tolist()
+
+
+def test_a_label_of_text_that_is_no_number_is_an_error_of_its_row(score: Score, digits, tmp_path: Path):
+    path = tmp_path / "digits.npz"
+    np.savez(path, X_train=digits[0][:3], Y_train=np.array(["1", "two", ""]), X_test=digits[0][:1], Y_test=[[7]])
+    scored = score(path)
+    assert scored.errors() == [None, "label is 'two', expected a number", None, None]
+    assert [row["label"] for row in scored.rows] == [1, None, None, 7]
+
+
+@pytest.mark.parametrize("labels", [np.array([0x110000], np.uint32), np.array([0xD800], np.uint32)])
+def test_labels_of_broken_text_are_an_error(score: Score, digits, tmp_path: Path, labels):
+    path = tmp_path / "digits.npz"
+    np.savez(path, x=digits[0][:1], y=labels.view("<U1"))
+    assert score(path).errors() == ["y.npy: expected text of numbers"]
+
+
 @pytest.mark.parametrize("labels", ["y", "Target", "digit"])
 def test_labels_are_known_by_their_name_alone_where_the_images_are_alone(
     score: Score, digits, tmp_path: Path, labels: str
