@@ -5,7 +5,6 @@ Must not know: the command line, formats.
 
 import errno
 import os
-import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +16,16 @@ import pyarrow as pa  # type: ignore[import-untyped]
 
 from serving.errors import ServingError
 from serving.offline.items import Task
-from serving.offline.journal import Journal, ResumeRefused, Retry, check_job, check_sources, is_unfinished
+from serving.offline.journal import (
+    OUTPUT,
+    Journal,
+    ResumeRefused,
+    Retry,
+    check_job,
+    check_sources,
+    is_unfinished,
+    remove,
+)
 from serving.offline.limits import ErrorLimit
 from serving.offline.plan import Plan, ReadOptions
 from serving.offline.progress import Progress
@@ -126,6 +134,7 @@ class _Run:
     def __init__(self, job: Job, engine: Engine, stream: TextIO | None, clock: Callable[[], float]):
         self._job, self._engine, self._stream, self._clock = job, engine, stream, clock
         self._folder = partial_folder(job.output)
+        self._retry_folder = _retry_folder(self._folder)
         self._start_s = clock()
 
     def result(self) -> Result:
@@ -145,10 +154,16 @@ class _Run:
 
     def _open_journal(self, surveyed: Survey) -> Journal:
         job = self._job
+        going_on = job.resume or job.retry_failed
+        if going_on and not is_unfinished(self._folder) and is_unfinished(self._retry_folder):
+            # A retry that was killed when it had scored all, and was taking the place of the run before it.
+            found = Journal(self._retry_folder)
+            self._put_in_place(found)
+            found.close()
         unfinished = is_unfinished(self._folder)
         if job.retry_failed and not unfinished:
             raise ResumeRefused(f"no run with errors to retry in {self._folder}")
-        if not (job.resume or job.retry_failed) or not unfinished:
+        if not going_on or not unfinished:
             return Journal.create(self._folder, job.description(), bytes(surveyed.stamps))
         check_job(self._folder, job.description())
         return Journal(self._folder)
@@ -189,19 +204,22 @@ class _Run:
 
     def _retry(self, old: Journal, surveyed: Survey) -> tuple[Journal, int]:
         """Replace the journal by one in which the failed sources are scored again; return it and the rows kept."""
-        folder = _retry_folder(self._folder)
-        journal = Journal.create(folder, self._job.description(), bytes(surveyed.stamps))
+        journal = Journal.create(self._retry_folder, self._job.description(), bytes(surveyed.stamps))
         try:
             kept = self._score_failed(journal)
         except BaseException:
             journal.close()
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(self._retry_folder)
             raise
+        self._put_in_place(journal)
         old.close()
-        shutil.rmtree(self._folder)
-        folder.rename(self._folder)
-        journal.folder = self._folder
         return journal, kept
+
+    def _put_in_place(self, journal: Journal) -> None:
+        """Let the journal of a retry take the place of the one before it."""
+        remove(self._folder)
+        journal.folder.rename(self._folder)
+        journal.folder = self._folder
 
     def _score_failed(self, journal: Journal) -> int:
         retry, kept = Retry(self._folder), 0
@@ -221,12 +239,13 @@ class _Run:
 
     def _finish(self, journal: Journal) -> Summary:
         summary = Summary()
-        complete = self._folder / "output"
+        complete = self._folder / OUTPUT
         write_output(_counted(journal.batches(), summary), self._job.form, complete)
         complete.replace(self._job.output)
         _synchronise(self._job.output.absolute().parent)
+        remove(self._retry_folder)
         if not summary.errors:
-            shutil.rmtree(self._folder)
+            remove(self._folder)
         return summary
 
 

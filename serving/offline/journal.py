@@ -9,11 +9,13 @@ reach the disk in time.
 
 import fcntl
 import json
-import shutil
+import os
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
@@ -23,7 +25,12 @@ from serving.offline.arrow import booleans, values_of
 from serving.offline.rows import SCHEMA
 from serving.offline.sources import STAMP_BYTES, Position
 
-JOB, SOURCES, ROWS, JOURNAL = "job.json", "sources", "rows.arrows", "journal"
+JOB, SOURCES, ROWS, JOURNAL, OUTPUT = "job.json", "sources", "rows.arrows", "journal", "output"
+NEW_SOURCES = f"{SOURCES}.new"
+
+# What the folder may hold, in the order in which it is removed: without a job it is no run to go on with, and what
+# holds the lock goes last.
+OWN = (JOB, SOURCES, NEW_SOURCES, ROWS, OUTPUT, JOURNAL)
 
 # How a journal is written: the first had no positions, without which a run cannot go on among changed files.
 LAYOUT = 2
@@ -38,6 +45,7 @@ class Journal:
 
     Args:
         folder: holds the files of `create`.
+        locked: its journal if that is open and locked already.
 
     Attributes:
         position: where the plan goes on.
@@ -45,10 +53,9 @@ class Journal:
         errors: how many of these are errors.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, locked: FileIO | None = None):
         self.folder = folder
-        self._journal = (folder / JOURNAL).open("r+b", buffering=0)
-        _lock(self._journal, folder)
+        self._journal = locked or _open_locked(folder)
         self._rows = (folder / ROWS).open("r+b", buffering=0)
         self._size = (folder / ROWS).stat().st_size
         self._end = self._replay()
@@ -61,18 +68,22 @@ class Journal:
             folder: is made.
             job: what must be the same for the run to go on, as JSON.
             stamps: 8 bytes for each source.
+
+        Raises:
+            ServingError: another process is writing there, or something lies there that is not of a run.
         """
-        if (folder / JOURNAL).exists():
-            with (folder / JOURNAL).open("r+b") as file:
-                _lock(file, folder)
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
+        if foreign := sorted({path.name for path in folder.iterdir()}.difference(OWN)):
+            raise ServingError(f"{folder} holds {foreign[0]!r}, expected files of a run alone: move it elsewhere")
+        (folder / JOURNAL).touch()
+        locked = _open_locked(folder)
+        for name in OWN[:-1]:
+            (folder / name).unlink(missing_ok=True)
+        locked.truncate()
         (folder / SOURCES).write_bytes(stamps)
         (folder / ROWS).write_bytes(SCHEMA.serialize().to_pybytes())
-        (folder / JOURNAL).touch()
         (folder / JOB).write_text(json.dumps({"journal": LAYOUT} | job, indent=1), encoding="utf-8")
-        return cls(folder)
+        return cls(folder, locked)
 
     def _replay(self, last: Position | None = None) -> int:
         """Cut off what no line of the journal vouches for, or goes beyond `last`; return where the rows end."""
@@ -134,7 +145,7 @@ class Journal:
         while self.position.pieces and self.position.ordinal in changed:
             self._end = self._replay(Position(self.position.ordinal))
         at = self.position.ordinal * STAMP_BYTES
-        new = self.folder / f"{SOURCES}.new"
+        new = self.folder / NEW_SOURCES
         new.write_bytes((self.folder / SOURCES).read_bytes()[:at] + stamps[at:])
         new.replace(self.folder / SOURCES)
 
@@ -148,12 +159,26 @@ class Journal:
         self._journal.close()
 
 
-def _lock(journal: IO[bytes], folder: Path) -> None:
+def _open_locked(folder: Path) -> FileIO:
+    """Return the journal of a folder, locked until it is closed."""
+    journal = (folder / JOURNAL).open("r+b", buffering=0)
     try:
         fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        journal.close()
-        raise ServingError(f"another process is writing {folder}") from error
+        # Who held the lock may have removed the file meanwhile, and another may have made its own.
+        if os.path.samestat(os.fstat(journal.fileno()), (folder / JOURNAL).stat()):
+            return journal
+    except OSError:
+        pass
+    journal.close()
+    raise ServingError(f"another process is writing {folder}")
+
+
+def remove(folder: Path) -> None:
+    """Remove the files of a run, and the folder if nothing else lies there."""
+    for name in OWN:
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _line(end: int, data: bytes | memoryview, position: Position) -> bytes:

@@ -81,7 +81,7 @@ def test_what_a_run_writes_into_its_input_is_no_input(
     output = tree / "scored.parquet"
     for folder in (".partial", ".retry"):
         (tree / f"{output.name}{folder}").mkdir()
-        (tree / f"{output.name}{folder}" / "0.png").write_bytes(png_bytes(digits[0][0]))
+        (tree / f"{output.name}{folder}" / "output").write_bytes(png_bytes(digits[0][0]))
     monkeypatch.chdir(tmp_path)
     assert len(score(argument, output=Path("tree") / output.name).rows) == 3
     assert score(argument, "--resume", output=output).code == 3

@@ -1,11 +1,13 @@
 """A run that goes on where it was, among files that have changed since: nothing is lost and nothing is there twice."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from serving.errors import ServingError
 from serving.offline import csv_lines
 from serving.offline import journal as journals
 from serving.offline.job import partial_folder
@@ -198,6 +200,62 @@ def test_errors_that_are_retried_count_only_if_they_come_again(
     pictures[1].write_bytes(png_bytes(digits[0][1]))
     scored = score(*pictures, "--retry-failed", *limit)
     assert (scored.code, scored.digits()) == (0, expected_digits(digits[0][:3]))
+
+
+@pytest.mark.parametrize("left", [0, 2, 4])
+def test_g02_a_retry_that_is_killed_while_it_takes_its_place_is_found(
+    score: Score, digits, tmp_path: Path, output: Path, left: int
+):
+    path = write_bad_csv(tmp_path / "a.csv", digits[0][:60])
+    whole = score(path)
+    folder = partial_folder(output)
+    shutil.copytree(folder, folder.with_suffix(".retry"))
+    for name in journals.OWN[: len(journals.OWN) - left]:
+        (folder / name).unlink(missing_ok=True)
+    if not left:
+        folder.rmdir()
+    scored = score(path, "--resume")
+    assert (scored.rows, scored.summary["earlier_rows"]) == (whole.rows, 60)
+    assert not folder.with_suffix(".retry").exists()
+
+
+def test_a_folder_that_holds_anything_else_is_refused_and_left(score: Score, digits, tmp_path: Path, output: Path):
+    thesis = partial_folder(output) / "thesis.txt"
+    thesis.parent.mkdir()
+    thesis.write_text("mine")
+    scored = score(write_csv(tmp_path / "a.csv", digits[0][:3]))
+    assert scored.code == 1
+    assert f"{thesis.parent} holds 'thesis.txt', expected files of a run alone" in scored.stderr
+    assert [path.name for path in thesis.parent.iterdir()] == ["thesis.txt"]
+
+
+def test_of_two_runs_that_begin_at_once_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "a.partial"
+    made = list[Journal]()
+    touched = Path.touch
+
+    def touch(self: Path, **options: Any) -> None:
+        monkeypatch.setattr(Path, "touch", touched)
+        made.append(Journal.create(folder, {}, b""))
+        touched(self, **options)
+
+    monkeypatch.setattr(Path, "touch", touch)
+    with pytest.raises(ServingError, match="another process is writing"):
+        Journal.create(folder, {}, b"")
+    (first,) = made
+    first.close()
+    Journal(folder).close()
+
+
+def test_a_journal_that_another_has_removed_is_not_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    Journal.create(tmp_path / "a.partial", {}, b"").close()
+
+    def lock(*arguments: object) -> None:
+        journals.remove(tmp_path / "a.partial")
+
+    monkeypatch.setattr("fcntl.flock", lock)
+    with pytest.raises(ServingError, match="another process is writing"):
+        Journal(tmp_path / "a.partial")
 
 
 @pytest.mark.parametrize("name", [journals.JOB, journals.SOURCES, journals.ROWS, journals.JOURNAL])
