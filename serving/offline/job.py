@@ -9,12 +9,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 
 from serving.errors import ServingError
+from serving.offline.arrow import values_of
 from serving.offline.items import Task
 from serving.offline.journal import (
     OUTPUT,
@@ -182,15 +185,16 @@ class _Run:
         progress = Progress(self._stream, total_bytes, self._clock)
         progress.update(journal.rows, journal.errors, plan.bytes_done)
         try:
-            for _ in self._score(journal, plan):
+            for batch, position in self._scored(plan):
+                journal.append(batch, position)
                 self._job.limit.check(journal.errors - forgiven, journal.rows, finished=False)
                 progress.update(journal.rows, journal.errors, plan.bytes_done)
         finally:
             progress.close()
         self._job.limit.check(journal.errors - forgiven, journal.rows, finished=True)
 
-    def _score(self, journal: Journal, plan: Plan) -> Iterator[None]:
-        """Bring the rows of a plan to the journal, task by task."""
+    def _scored(self, plan: Plan) -> Iterator[tuple[pa.RecordBatch, Position]]:
+        """Yield the rows of a plan, task by task, and where it goes on behind each."""
         positions: deque[Position] = deque()
 
         def noted() -> Iterator[Task]:
@@ -199,8 +203,7 @@ class _Run:
                 yield task
 
         for batch in self._engine(noted()):
-            journal.append(batch, positions.popleft())
-            yield
+            yield batch, positions.popleft()
 
     def _retry(self, old: Journal, surveyed: Survey) -> tuple[Journal, int]:
         """Replace the journal by one in which the failed sources are scored again; return it and the rows kept."""
@@ -223,10 +226,12 @@ class _Run:
 
     def _score_failed(self, journal: Journal) -> int:
         retry, kept = Retry(self._folder), 0
-        for source in (source for source in self._job.inputs if source.ordinal in retry.failed):
-            kept += self._keep(journal, retry.kept_before(source.ordinal))
-            for _ in self._score(journal, Plan([source], self._job.read)):
-                self._job.limit.check(journal.errors, journal.rows, finished=False)
+        failed = (source for source in self._job.inputs if source.ordinal in retry.failed)
+        for batch, position in self._scored(Plan(failed, self._job.read)):
+            for ordinal, rows, behind in _by_source(batch, position):
+                kept += self._keep(journal, retry.kept_before(ordinal))
+                journal.append(rows, behind)
+            self._job.limit.check(journal.errors, journal.rows, finished=False)
         kept += self._keep(journal, retry.kept_before(float("inf")))
         self._job.limit.check(journal.errors, journal.rows, finished=True)
         return kept
@@ -270,6 +275,14 @@ def _counted(batches: Iterable[pa.RecordBatch], summary: Summary) -> Iterator[pa
     for batch in batches:
         summary.add(batch)
         yield batch
+
+
+def _by_source(batch: pa.RecordBatch, position: Position) -> Iterator[tuple[int, pa.RecordBatch, Position]]:
+    """Yield the rows of each source of a task, its ordinal, and where the plan goes on behind them."""
+    ordinals = values_of(batch.column("ordinal"))
+    ends = np.searchsorted(ordinals, found := np.unique(ordinals), side="right").tolist()
+    for ordinal, (first, end) in zip(found.tolist(), pairwise([0, *ends]), strict=True):
+        yield ordinal, batch.slice(first, end - first), position if end == len(ordinals) else Position(ordinal + 1)
 
 
 def _synchronise(folder: Path) -> None:

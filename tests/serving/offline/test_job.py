@@ -4,13 +4,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from serving.__main__ import main
 from serving.offline import journal as journals
+from serving.offline.engine import score_locally
+from serving.offline.items import Task
 from serving.offline.job import partial_folder
 from tests.serving.offline.conftest import Score, expected_digits, png_bytes, write_csv
 from tests.serving.tiny_model import tiny_graph, tiny_manifest, write_tiny_model
@@ -220,6 +225,33 @@ def test_g02_failed_files_are_retried_and_the_others_are_not(score: Score, digit
     assert scored.digits() == expected_digits(digits[0])
     assert not partial_folder(tmp_path / "scored.parquet").exists()
     assert "no run with errors to retry" in score(tree, "--retry-failed").stderr
+
+
+def test_g02_a_retry_opens_the_engine_once_and_keeps_the_order(
+    score: Score, digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    bad = [*range(0, 100, 3), 40, 41]
+    for number, image in enumerate(digits[0]):
+        (tree / f"{number:03}.png").write_bytes(b"" if number in bad else png_bytes(image))
+    write_csv(tree / "050.png", digits[0][:70])
+    score(tree)
+    for number in bad[:20]:
+        (tree / f"{number:03}.png").write_bytes(png_bytes(digits[0][number]))
+    write_csv(tree / "060.png", digits[0][:5])
+    sizes = list[int]()
+
+    def counted(tasks: Iterable[Task], **options: Any) -> Iterator[pa.RecordBatch]:
+        sizes.append(0)
+        for batch in score_locally(tasks, **options):
+            sizes[-1] += batch.num_rows
+            yield batch
+
+    monkeypatch.setattr("serving.offline.engine.score_locally", counted)
+    scored = score(tree, "--retry-failed")
+    assert sizes == [0, len(set(bad)) + 4]
+    assert scored.rows == score(tree, output=tmp_path / "anew.parquet").rows
 
 
 def test_g02_a_retry_refuses_changes_of_what_was_right(score: Score, digits, tmp_path: Path):
