@@ -32,7 +32,7 @@ the model's threshold is reached and nothing speaks against it), reasons, label,
 An item that cannot be read is a row with an error. FILE appears when it is complete; until then, and after a run with
 errors, FILE.partial holds what --resume and --retry-failed need.
 
-exit codes: 0 all scored, 1 stopped, 2 wrong usage, 3 finished with errors
+exit codes: 0 all scored, 1 stopped, 2 wrong usage, 3 finished with errors, 130 interrupted
 
 examples:
   python -m serving score test.csv --format kaggle --output submission.csv
@@ -114,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
         if error.name != "pyarrow":
             raise
         raise ConfigurationError("score needs pyarrow: pip install 'mnist-reader[offline]'") from error
-    _check_summary(arguments)
+    _check_places(arguments)
     settings = read_settings(os.environ)
     workers = arguments.workers or _processors()
     model = _load(arguments, settings)
@@ -127,17 +127,24 @@ def run(arguments: argparse.Namespace) -> int:
     return 3 if result.summary.errors else 0
 
 
-def _check_summary(arguments: argparse.Namespace) -> None:
+def _check_places(arguments: argparse.Namespace) -> None:
     from serving.errors import ConfigurationError
-    from serving.offline.sources import real
+    from serving.offline.job import own_places
+    from serving.offline.sources import place_of, real
 
+    if str(arguments.output) == "-":
+        raise ConfigurationError("--output -: standard output is not written, name a file")
     summary: Path | None = arguments.summary
     if summary is None:
         return
+    if str(summary) == "-":
+        raise ConfigurationError("--summary -: standard output is not written, name a file")
     if not summary.absolute().parent.is_dir() or summary.is_dir():
         raise ConfigurationError(f"--summary {summary}: expected a file in a folder that exists")
     if real(summary) == real(arguments.output):
         raise ConfigurationError(f"--summary {summary}: that is the output")
+    if place_of(summary) in own_places(arguments.output):
+        raise ConfigurationError(f"--summary {summary}: that is where the run keeps its rows")
 
 
 def _processors() -> int:
@@ -175,16 +182,22 @@ def _engine(arguments: argparse.Namespace, model: "LoadedModel", device: "Device
 
 
 def _job(arguments: argparse.Namespace, settings: "Settings", model: "LoadedModel") -> "Job":
-    from serving.offline.job import Job, own_places
+    from serving.errors import ConfigurationError
+    from serving.offline.job import Job, is_same, own_places
     from serving.offline.plan import ReadOptions
     from serving.offline.sources import FolderLabels, Inputs
     from serving.offline.writers import SUFFIXES, Form
 
     labels = FolderLabels(model.manifest.labels)
+    listed = list(_listed(arguments.inputs))
+    if not listed:
+        raise ConfigurationError("no input: standard input lists no paths")
+    if arguments.summary and any(is_same(arguments.summary, argument) for argument in listed):
+        raise ConfigurationError(f"--summary {arguments.summary}: that is an input")
     excluded = own_places(arguments.output, *([arguments.summary] if arguments.summary else []))
     output_format = arguments.format or SUFFIXES.get(arguments.output.suffix.lower(), "parquet")
     return Job(
-        Inputs(list(_listed(arguments.inputs)), labels, excluded),
+        Inputs(listed, labels, excluded),
         ReadOptions(arguments.scale, arguments.max_pixels or settings.max_pixels, labels),
         Form(output_format, arguments.probabilities, arguments.fallback_label),
         arguments.output,

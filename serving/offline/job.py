@@ -260,11 +260,12 @@ def _check_output(job: Job) -> None:
         raise ServingError(f"{output}: expected a file in a folder that exists")
     if output.exists() and not output.is_file():
         raise ServingError(f"{output}: expected a regular file")
-    if any(_is_same(output, argument) for argument in job.inputs.arguments):
+    if any(is_same(output, argument) for argument in job.inputs.arguments):
         raise ServingError(f"{output} is an input")
 
 
-def _is_same(output: Path, argument: str) -> bool:
+def is_same(output: Path, argument: str) -> bool:
+    """Tell whether a file that would be written is the input that an argument names."""
     try:
         return output.samefile(argument)
     except (OSError, ValueError):  # one of them is not there

@@ -88,9 +88,12 @@ class Inputs:
         for argument in self.arguments:
             path = Path(argument)
             if WILD & set(argument) and not os.path.lexists(path):
-                yield from self._glob(path)
+                found = self._glob(path)
             else:
-                yield from self._path(path, path, ())
+                found = self._path(path, path, ())
+            first = next(found, (path, NO_LABEL, "a folder without files"))
+            yield first
+            yield from found
 
     def _glob(self, pattern: Path) -> Iterator[Found]:
         fixed = list(takewhile(lambda part: not WILD & set(part), pattern.parts))

@@ -28,7 +28,14 @@ def test_help_is_enough_to_use_it(capsys: pytest.CaptureFixture[str]):
         main(["score", "--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    for word in ("exit codes: 0 all scored", "3 finished with errors", "--resume", "IDX", "FILE.partial", "examples:"):
+    for word in (
+        "exit codes: 0 all scored",
+        "3 finished with errors, 130 interrupted",
+        "--resume",
+        "IDX",
+        "FILE.partial",
+        "examples:",
+    ):
         assert word in text
     assert "of pictures, IDX, NPY and CSV" in text
 
@@ -116,7 +123,11 @@ def test_a_standard_input_that_cannot_be_read_is_told(score: Score, monkeypatch:
 
 @pytest.mark.parametrize(
     ("summary", "error"),
-    [("none/s.json", "expected a file in a folder"), (".", "expected a file in a folder"), ("o.csv", "is the output")],
+    [
+        *[("none/s.json", "expected a file in a folder"), (".", "expected a file in a folder")],
+        *[("o.csv", "is the output"), ("o.csv.partial", "is where the run keeps its rows")],
+        *[("o.csv.retry", "is where the run keeps its rows"), ("t10k-images-idx3-ubyte", "is an input")],
+    ],
 )
 def test_a_summary_that_cannot_be_is_refused_before_the_work(
     models: Path, source: Path, tmp_path: Path, capsys, summary: str, error: str
@@ -125,6 +136,26 @@ def test_a_summary_that_cannot_be_is_refused_before_the_work(
     assert main(["score", str(source), *options, "-qo", str(tmp_path / "o.csv")]) == 1
     assert error in capsys.readouterr().err
     assert not (tmp_path / "o.csv").exists()
+
+
+@pytest.mark.parametrize("options", [["--output", "-"], ["--output", "o.csv", "--summary", "-"]])
+def test_standard_output_is_not_written(
+    models: Path, source: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch, options: list[str]
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["score", str(source), "--models", str(models), "--model", "tiny", "-q", *options]) == 1
+    assert capsys.readouterr().err == f"error: {options[-2]} -: standard output is not written, name a file\n"
+    assert not (tmp_path / "-").exists()
+
+
+def test_no_input_at_all_is_no_success(score: Score, tmp_path: Path, said: Callable[[bytes], None]):
+    said(b"\n")
+    scored = score("-")
+    assert (scored.code, scored.stderr) == (1, "error: no input: standard input lists no paths\n")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / ".hidden").touch()
+    scored = score(tmp_path / "empty")
+    assert (scored.code, scored.errors()) == (3, ["a folder without files"])
 
 
 def test_a_summary_that_cannot_be_written_is_told_and_the_output_stays(
