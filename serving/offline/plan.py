@@ -24,7 +24,7 @@ from serving.offline.items import NO_LABEL, Place, Task
 from serving.offline.npz import is_npz, npz_arrays
 from serving.offline.pictures import PICTURE_BYTES, Entries, Entry
 from serving.offline.pixels import Numbers, Scale
-from serving.offline.sniff import Compressed, Kind, Table
+from serving.offline.sniff import UNREAD, Compressed, Kind, Table
 from serving.offline.sources import FolderLabels, Position, Source, size_of
 from serving.offline.streams import BROKEN, Readable, decompress, describe_failure, look, read_fully
 from serving.offline.tables import arrow_batches, parquet_batches, table_tasks
@@ -181,6 +181,8 @@ class Plan:
             yield Entry(place.ordinal, place.source, "", label, read_member(stream, PICTURE_BYTES))
         elif kind == "empty":
             raise InvalidInput("empty")
+        elif kind in UNREAD:
+            raise InvalidInput(UNREAD[kind])
         else:
             raise InvalidInput(f"a {kind.replace('_', ' ')} inside an archive is not read: unpack it first")
 

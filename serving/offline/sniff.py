@@ -7,7 +7,8 @@ from typing import Literal
 
 Compressed = Literal["gzip", "bzip2", "xz"]
 Table = Literal["parquet", "arrow_file", "arrow_stream"]
-Kind = Literal["empty", Compressed, Table, "zip", "tar", "npy", "idx", "picture", "text"]
+Unread = Literal["zstd", "feather_1", "encrypted_parquet"]
+Kind = Literal["empty", Unread, Compressed, Table, "zip", "tar", "npy", "idx", "picture", "text"]
 
 # A tar header has its magic at byte 257; nothing else lies further back.
 HEAD_BYTES = 512
@@ -22,8 +23,18 @@ _MAGIC: tuple[tuple[bytes, Kind], ...] = (
     (b"PAR1", "parquet"),
     (b"ARROW1\x00\x00", "arrow_file"),
     (b"\xff\xff\xff\xff", "arrow_stream"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"FEA1", "feather_1"),
+    (b"PARE", "encrypted_parquet"),
 )
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+# Kinds that are known but not read, and what is to be done.
+UNREAD: dict[Unread, str] = {
+    "zstd": "Zstandard data is not read: unpack it first",
+    "feather_1": "Feather version 1 is not read: save it as version 2 (Arrow) or Parquet",
+    "encrypted_parquet": "encrypted Parquet is not read: decrypt it first",
+}
 
 
 def sniff(head: bytes) -> Kind:

@@ -7,6 +7,7 @@ from PIL import Image
 
 from serving.offline.sources import STAMP_BYTES, FolderLabels, Inputs, Source, size_of, survey
 from tests.serving.offline.conftest import Score, expected_digits, idx_bytes, png_bytes, write_csv
+from tests.serving.offline.test_archives import write_zip
 
 LABELS = FolderLabels([str(digit) for digit in range(10)])
 
@@ -229,3 +230,17 @@ def test_a_survey_tells_changed_files_apart(digits, tmp_path: Path):
     stamps = [bytes(first.stamps[at : at + 8]) == bytes(second.stamps[at : at + 8]) for at in (0, 8, 16)]
     assert stamps == [True, False, True]
     assert first.total_bytes == sum(path.stat().st_size for path in tree.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("head", "error"),
+    [
+        (b"\x28\xb5\x2f\xfd", "Zstandard data is not read: unpack it first"),
+        (b"FEA1", "Feather version 1 is not read: save it as version 2 (Arrow) or Parquet"),
+        (b"PARE", "encrypted Parquet is not read: decrypt it first"),
+    ],
+)
+def test_a_kind_that_is_known_and_not_read_is_named(score: Score, tmp_path: Path, head: bytes, error: str):
+    (tmp_path / "a").write_bytes(head + bytes(600))
+    write_zip(tmp_path / "b", {"c": head + bytes(600)})
+    assert score(tmp_path / "a", tmp_path / "b").errors() == [error, error]
