@@ -3,6 +3,7 @@
 Must not know: what is counted.
 """
 
+import shutil
 from collections.abc import Callable
 from typing import TextIO
 
@@ -42,7 +43,9 @@ class Progress:
             return
         self._shown_s = now
         line = self._line(rows, errors, bytes_done, now - self._start_s)
-        self._stream.write(f"\r\x1b[K{line}" if self._terminal else f"{line}\n")
+        # A line that is wrapped could not be written again.
+        shown = line[: shutil.get_terminal_size().columns - 1]
+        self._stream.write(f"\r\x1b[K{shown}" if self._terminal else f"{line}\n")
         self._stream.flush()
 
     def _line(self, rows: int, errors: int, bytes_done: int, elapsed_s: float) -> str:

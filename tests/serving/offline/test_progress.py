@@ -1,5 +1,7 @@
 from io import StringIO
 
+import pytest
+
 from serving.offline.progress import Progress
 
 
@@ -27,6 +29,15 @@ def test_a_log_gets_a_line_every_few_seconds():
     assert len(lines) == 2
     assert lines[0] == " 25% ######.................. 5,000 rows, 800/s, 0:19 left"
     assert lines[1].endswith("10,000 rows, 900/s, 0:11 left, 2 errors")
+
+
+def test_a_line_is_no_longer_than_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    clock, stream = Clock(), Terminal()
+    progress = Progress(stream, 1000, clock)
+    clock.now_s += 0.2
+    progress.update(10, 0, 500)
+    assert stream.getvalue() == "\r\x1b[K 50% ############.."
 
 
 def test_a_terminal_gets_one_line_that_is_removed_at_the_end():
