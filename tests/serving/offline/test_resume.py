@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from serving.errors import ServingError
@@ -12,6 +13,8 @@ from serving.offline import csv_lines
 from serving.offline import journal as journals
 from serving.offline.job import partial_folder
 from serving.offline.journal import Journal, Retry
+from serving.offline.rows import SCHEMA
+from serving.offline.sources import Position
 from tests.serving.offline.conftest import Score, expected_digits, png_bytes, write_csv
 from tests.serving.offline.test_archives import write_zip
 
@@ -245,6 +248,18 @@ def test_of_two_runs_that_begin_at_once_one_is_refused(tmp_path: Path, monkeypat
     (first,) = made
     first.close()
     Journal(folder).close()
+
+
+def test_what_comes_before_an_unfinished_file_stays(tmp_path: Path):
+    journal = Journal.create(tmp_path / "a.partial", {}, bytes(16))
+    row = dict.fromkeys(SCHEMA.names) | {"ordinal": 0}
+    for position in (Position(1), Position(1, 2)):
+        journal.append(pa.RecordBatch.from_pylist([row], SCHEMA), position)
+    journal.close()
+    journal = Journal(tmp_path / "a.partial")
+    journal.forget_unfinished(frozenset({1}), bytes(16))
+    assert (journal.rows, journal.position) == (1, Position(1))
+    journal.close()
 
 
 def test_a_journal_that_another_has_removed_is_not_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

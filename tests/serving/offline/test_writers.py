@@ -62,6 +62,19 @@ def test_rows_say_what_was_read(score: Score, source: Path, digits):
     assert (blank["reasons"], blank["error"]) == (["blank"], None)
 
 
+def test_rows_are_numbered_through_however_many_groups_they_fill(
+    score: Score, digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(writers, "GROUP_ROWS", 1)
+    paths = [tmp_path / f"{number}.idx" for number in range(3)]
+    for path in paths:
+        path.write_bytes(idx_bytes(digits[0][:4]))
+    score(*paths, "--format", "kaggle", output=tmp_path / "scored.csv")
+    numbers = [line.split(",")[0] for line in (tmp_path / "scored.csv").read_text().splitlines()[1:]]
+    assert numbers == [str(number) for number in range(1, 13)]
+    assert [row["row"] for row in score(*paths).rows] == list(range(12))
+
+
 def test_csv_and_json_lines_hold_the_same_rows(score: Score, source: Path, tmp_path: Path):
     expected = score(source, "--probabilities").rows
     score(source, "--probabilities", output=tmp_path / "scored.jsonl")
