@@ -16,6 +16,8 @@ PIXELS = 784
 Scale = Literal["auto", "1", "255"]
 Numbers = npt.NDArray[Any]
 
+# Of one image among several.
+IMAGE_SHAPES = frozenset({(28, 28), (PIXELS,), (1, 28, 28), (28, 28, 1)})
 SHAPES = "(N, 28, 28), (N, 784), (N, 1, 28, 28) or (N, 28, 28, 1)"
 # Full ink of floats scaled by a rounded factor: float32(255) * float32(0.00392157) is 1.0000002, 255.00005 of 255.
 FULLEST = 255 + 1e-3
@@ -34,7 +36,7 @@ def count_images(shape: tuple[int, ...]) -> int:
     """
     if shape in {(28, 28), (PIXELS,)}:
         return 1
-    if shape[1:] in {(28, 28), (PIXELS,), (1, 28, 28), (28, 28, 1)} and shape[0] >= 0:
+    if shape[1:] in IMAGE_SHAPES and shape[0] >= 0:
         return shape[0]
     raise InvalidInput(f"expected an array of shape {SHAPES}, got {shape}")
 

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.compute as pc  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from serving.errors import InvalidInput
@@ -19,7 +20,7 @@ from serving.offline.arrow import validity_of, values_of
 from serving.offline.columns import LABEL_NAMES, check_labels, find_pixels, parse_labels
 from serving.offline.items import NO_LABEL, Items, Place, rows_of_place
 from serving.offline.pictures import Entry, decode_entries
-from serving.offline.pixels import PIXELS, Numbers, Scale, decide_scale, to_images, to_labels
+from serving.offline.pixels import IMAGE_SHAPES, PIXELS, Numbers, Scale, decide_scale, to_images, to_labels
 from serving.offline.sniff import Kind
 
 # Rows of one batch, and of encoded pictures, which are up to a thousand times larger and slower to read.
@@ -104,14 +105,20 @@ def _may_be_label(kind: pa.DataType) -> bool:
 
 
 def _form(kind: pa.DataType) -> Form | None:
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return "lists" if _is_number(kind.value_type) or _form(kind.value_type) == "lists" else None
+    if _is_list(kind):
+        return (
+            "lists" if _is_number(kind.value_type) or (_is_list(kind.value_type) and _form(kind.value_type)) else None
+        )
     if pa.types.is_fixed_size_binary(kind) and kind.byte_width == PIXELS:
         return "lists"
     if pa.types.is_struct(kind):
         parts = [field.type for field in kind if field.name == "bytes"]
         return "pictures" if len(parts) == 1 and _is_binary(parts[0]) else None
     return "pictures" if _is_binary(kind) else None
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _is_binary(kind: pa.DataType) -> bool:
@@ -190,31 +197,32 @@ def _read_lists(column: pa.Array) -> tuple[Numbers, dict[int, str]]:
         data = np.frombuffer(column.buffers()[1] or b"", np.uint8)[column.offset * PIXELS :]
         missing = np.flatnonzero(~validity_of(column)).tolist()
         return data[: count * PIXELS].reshape(count, PIXELS), dict.fromkeys(missing, "expected 784 pixels, found null")
-    flat, fast = column, column.null_count == 0
-    while fast and _form(flat.type) == "lists":
+    flat, shape = column, list[int]()
+    while _is_list(flat.type) and not flat.null_count and len(lengths := pc.list_value_length(flat).unique()) == 1:
+        shape.append(lengths[0].as_py())
         flat = flat.flatten()
-    if fast and len(flat) == count * PIXELS and not flat.null_count and _all_lists_are_full(column):
+    if not _is_list(flat.type) and tuple(shape) in IMAGE_SHAPES and not flat.null_count:
         return values_of(flat).reshape(count, PIXELS), {}
     return _read_each_list(column)
-
-
-def _all_lists_are_full(column: pa.Array) -> bool:
-    lengths = column.value_lengths() if hasattr(column, "value_lengths") else None
-    return lengths is None or set(lengths.unique().to_pylist()) <= {PIXELS, 28}
 
 
 def _read_each_list(column: pa.Array) -> tuple[Numbers, dict[int, str]]:
     rows, errors = np.zeros((len(column), PIXELS)), {}
     for position, value in enumerate(column.to_pylist()):
         try:
-            row = np.asarray(value, np.float64).reshape(-1)
+            row = np.asarray(value, np.float64)
         except (ValueError, TypeError):
-            row = np.empty(0)
-        if len(row) == PIXELS:
-            rows[position] = row
+            errors[position] = "expected 784 pixels, found lists of unequal lengths"
+            continue
+        if row.shape in IMAGE_SHAPES:
+            rows[position] = row.reshape(-1)
         else:
-            errors[position] = f"expected 784 pixels, found {'null' if value is None else len(row)}"
+            errors[position] = f"expected 784 pixels, found {_describe_shape(value, row.shape)}"
     return rows, errors
+
+
+def _describe_shape(value: object, shape: tuple[int, ...]) -> str:
+    return "null" if value is None else " x ".join(map(str, shape))
 
 
 def table_tasks(batches: Iterator[pa.RecordBatch], place: Place, scale: Scale, max_pixels: int) -> Iterator[TableRows]:

@@ -53,6 +53,26 @@ def test_one_column_of_nested_lists(score: Score, digits, tmp_path: Path):
     assert score(write_parquet(tmp_path / "a", table)).digits() == expected_digits(digits[0])
 
 
+@pytest.mark.parametrize("shape", [(1, 28, 28), (28, 28, 1)])
+def test_lists_may_have_an_axis_for_the_channel(score: Score, digits, tmp_path: Path, shape: tuple[int, int, int]):
+    images = digits[0][:9].reshape(9, *shape).tolist()
+    for rows in (images, [*images, None]):  # at once and one by one
+        table = pa.table({"image": pa.array(rows, pa.list_(pa.list_(pa.list_(pa.uint8()))))})
+        assert score(write_parquet(tmp_path / "a", table)).digits()[:9] == expected_digits(digits[0][:9])
+
+
+def test_nested_lists_of_other_lengths_are_errors_of_their_rows(score: Score, digits, tmp_path: Path):
+    image = digits[0][0].tolist()
+    ragged = [image[0][:27], [*image[1], 0], *image[2:]]
+    rows = [image, ragged, digits[0][0].reshape(14, 56).tolist()]
+    table = pa.table({"image": pa.array(rows, pa.list_(pa.list_(pa.uint8())))})
+    assert score(write_parquet(tmp_path / "a", table)).errors() == [
+        None,
+        "expected 784 pixels, found lists of unequal lengths",
+        "expected 784 pixels, found 14 x 56",
+    ]
+
+
 def test_one_column_of_raw_bytes(score: Score, digits, tmp_path: Path):
     column = pa.array([image.tobytes() for image in digits[0]], pa.binary(784))
     assert score(write_parquet(tmp_path / "a", pa.table({"pixels": column}))).digits() == expected_digits(digits[0])
