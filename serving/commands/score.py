@@ -19,8 +19,8 @@ its content says, not its name; kinds may be mixed:
   IDX, NPY, NPZ          numbers of shape (N, 28, 28), (N, 784), (N, 1, 28, 28) or (N, 28, 28, 1); labels from MNIST's
                          file beside an IDX file, or from the array y beside x in an NPZ file
   CSV, Parquet, Arrow    784 columns pixel0 to pixel783 (or 1 to 784, or 1x1 to 28x28) in any order, perhaps a column
-                         label; CSV also without a header; Parquet and Arrow also one column of lists of pixels, or of
-                         encoded pictures
+                         label; CSV also without a header, then the label first; Parquet and Arrow also one column of
+                         lists of pixels, or of encoded pictures
   PNG, JPEG, TIFF, ...   any picture of a digit
   zip, tar               of pictures, IDX, NPY and CSV; gzip, bzip2 and xz around them and around IDX, NPY and CSV
 Folders are searched, but for hidden files; a folder named 0 to 9 or zero to nine labels the pictures in it.

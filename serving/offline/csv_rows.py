@@ -241,8 +241,17 @@ def find_dialect(head: bytes, scale: Scale) -> tuple[Dialect, bool]:
     rows = split_rows(rest if has_header else head, separator, columns.count)
     parsed = (_parse_row(row, dialect) for _, row in rows[:SAMPLE_LINES])
     right = [values for values, error in parsed if not error]
-    sample = _pixels(np.stack(right), columns) if right else np.empty((0, 784))
-    return replace(dialect, full=decide_scale(sample, scale)), has_header
+    sample = np.stack(right) if right else np.empty((0, columns.count))
+    if not has_header:
+        _check_label_is_first(sample, columns)
+    return replace(dialect, full=decide_scale(_pixels(sample, columns), scale)), has_header
+
+
+def _check_label_is_first(sample: Numbers, columns: Columns) -> None:
+    """Refuse rows that end with their label: all pixels would be read shifted by one."""
+    first, last = sample[:, 0], sample[:, -1]
+    if columns.label == 0 and len(sample) and not first.any() and len(np.unique(last)) > 1 and not to_labels(last)[1]:
+        raise InvalidInput("the labels seem to be in the last column: without a header they are expected in the first")
 
 
 def _read_first_line(fields: list[str]) -> tuple[Columns, bool]:

@@ -41,6 +41,15 @@ def test_g08_csv_without_a_header(score: Score, digits, tmp_path: Path, labelled
     assert [row["label"] for row in scored.rows] == (labels.tolist() if labelled else [None] * 100)
 
 
+def test_labels_in_the_last_column_without_a_header_are_refused(score: Score, digits, tmp_path: Path):
+    lines = [f"{line},{label}" for line, label in zip(csv_lines_of(digits[0]), digits[1], strict=True)]
+    error = "the labels seem to be in the last column: without a header they are expected in the first"
+    assert score(write(tmp_path / "last.csv", lines)).errors() == [error]
+    zeros = digits[0][digits[1] == 0]
+    first = score(write(tmp_path / "zeros.csv", csv_lines_of(zeros, [0] * len(zeros))))
+    assert first.digits() == expected_digits(zeros)
+
+
 def test_g08_columns_are_ordered_by_their_names(score: Score, digits, tmp_path: Path):
     images, labels = digits
     order = np.random.default_rng(0).permutation(785)
