@@ -117,7 +117,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sheet", type=Path, help="where to write the contact sheet of the errors, a PNG")
     options = parser.parse_args(arguments)
     model = load(Repository(options.models).folder(options.model), "cpu", 1)
-    readings = read_folder(options.folder, model)
+    try:
+        readings = read_folder(options.folder, model)
+    except OSError as error:
+        sys.exit(f"{error.filename}: {error.strerror}; expected labels.tsv and the pictures that it names")
+    if not readings:
+        sys.exit(f"{options.folder / 'labels.tsv'}: expected at least one picture")
     print(report(readings, model))
     if options.sheet:
         draw_sheet([reading for reading in readings if not reading.right]).save(options.sheet)

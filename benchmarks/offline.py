@@ -33,6 +33,9 @@ import numpy.typing as npt
 ROOT = Path(__file__).parent.parent
 Images = npt.NDArray[np.uint8]
 
+# MNIST's training digits.
+DIGITS = 60_000
+
 SESSION = """
 import sys, time, numpy as np, onnxruntime as ort
 start_s = time.perf_counter()
@@ -160,9 +163,20 @@ def write(kind: str, count: int, folder: Path) -> Path:
 
 def contenders(model: str, source: Path, folder: Path, threads: int) -> dict[str, list[str]]:
     """Return the command line of each contender."""
-    graph = ROOT / "models" / model / "1" / "model.onnx"
+    version = max(int(folder.name) for folder in (ROOT / "models" / model).iterdir() if folder.name.isdecimal())
+    graph = ROOT / "models" / model / str(version) / "model.onnx"
     script = [str(graph), str(source), str(folder / "output.csv"), str(threads)]
-    scorer = ["-m", "serving", "score", str(source), "--model", model, "--workers", str(threads), "--quiet"]
+    scorer = [
+        "-m",
+        "serving",
+        "score",
+        str(source),
+        "--model",
+        f"{model}/{version}",
+        "--workers",
+        str(threads),
+        "--quiet",
+    ]
     files = ["--output", str(folder / "scored.parquet"), "--summary", str(folder / "summary.json")]
     found = {"scorer": [*scorer, *files], "bare": ["-c", BARE, *script]}
     if find_spec("torch") and find_spec("torchvision"):
@@ -190,12 +204,14 @@ def main() -> None:
     """Compare on every kind of input."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mnist-cnn")
-    parser.add_argument("--rows", type=int, default=60_000)
+    parser.add_argument("--rows", type=int, default=DIGITS)
     parser.add_argument("--pictures", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--kinds", nargs="+", choices=WRITERS, default=list(WRITERS))
     arguments = parser.parse_args()
+    if max(arguments.rows, arguments.pictures) > DIGITS:
+        parser.error(f"--rows and --pictures: expected at most {DIGITS}, the number of training digits")
     print(f"{arguments.model}, {arguments.threads} threads, median of {arguments.rounds} interleaved rounds")
     print(f"{'input':<10}{'contender':<12}{'images/s':>12}{'inside':>12}{'seconds':>9}{'peak MB':>9}")
     os.chdir(ROOT)

@@ -109,7 +109,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=Path("data"), help="MNIST's IDX files")
     parser.add_argument("--count", type=int, default=1000, help="pictures of each kind")
     options = parser.parse_args(arguments)
-    images, labels = read_test_set(options.data)
+    try:
+        images, labels = read_test_set(options.data)
+    except OSError as error:
+        sys.exit(f"{error.filename}: {error.strerror}; python -m training fetch-data fetches MNIST")
     model = load(Repository(options.models).folder(options.model), "cpu", 1)
     print(f"OpenCV {cv2.__version__}; CPU time of one thread")
     print("\n".join(measure_speed(images[0])))
