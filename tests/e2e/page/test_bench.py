@@ -1,0 +1,62 @@
+"""The bench of convolutions."""
+
+import numpy as np
+import pytest
+
+from tests.e2e.browser import Sheet, expect
+from tests.e2e.page.steps import MINUS, ROUNDED, number
+
+pytestmark = pytest.mark.browser
+
+
+def test_the_bench_filters_the_drawing_as_numpy_does(sheet: Sheet):
+    sheet.draw()
+    sheet.expect_digit("7")
+    view = sheet.view("bench")
+    formula = view.locator(".bench-formula")
+    expect(formula).to_have_text(f"(28 + 2·0 {MINUS} 3) / 1 + 1 = 26")
+    view.get_by_label("Padding").fill("2")
+    view.get_by_label("Stride").fill("2")
+    expect(formula).to_contain_text(f"(28 + 2·2 {MINUS} 3) / 2 + 1 = 15")
+    expect(formula).to_contain_text("rounded down")
+    view.get_by_label("Row 1, column 1").fill("2.5")
+    expect(view.locator("select").first).to_have_value("typed")
+    maps = view.locator('canvas.maps[role="application"]')
+    maps.focus()
+    for key in ["ArrowRight"] * 6 + ["ArrowDown"] * 5:
+        maps.press(key)
+    padded = np.pad(sheet.seen() / 255, 2)
+    kernel = np.array([[2.5, 0, 1], [-1, 0, 1], [-1, 0, 1]])
+    right = (padded[10:13, 12:15] * kernel).sum()
+    found = view.locator(".bench-sum caption").last.text_content()
+    assert number(found) == pytest.approx(right, abs=ROUNDED)
+    sheet.screenshot("bench-light")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [
+        ("Stride", "0", "Stride 0 is too small: the kernel would never move on."),
+        ("Stride", "1.5", "Stride must be a whole number."),
+        ("Padding", "-1", "Padding -1 is too small: pixels can be added around the picture, not taken away."),
+        ("Row 2, column 2", "", "Every field of the kernel needs a number."),
+    ],
+)
+def test_an_impossible_convolution_says_why(sheet: Sheet, field: str, value: str, why: str):
+    sheet.draw()
+    sheet.expect_digit("7")
+    view = sheet.view("bench")
+    view.get_by_label(field).fill(value)
+    expect(view.locator(".error")).to_have_text(why)
+    expect(view.locator(".pair")).to_be_hidden()
+
+
+def test_a_kernel_that_does_not_fit_says_why(sheet: Sheet):
+    sheet.draw()
+    sheet.expect_digit("7")
+    view = sheet.view("bench")
+    view.get_by_label("Side").select_option("5")
+    view.get_by_label("Picture", exact=False).select_option("4")
+    expect(view.locator(".error")).to_have_text("A kernel of 5 \u00d7 5 does not fit into 4 + 2·0 = 4 pixels.")
+    view.get_by_label("Padding").fill("1")
+    expect(view.locator(".bench-formula")).to_have_text(f"(4 + 2·1 {MINUS} 5) / 1 + 1 = 2")

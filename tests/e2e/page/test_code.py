@@ -1,0 +1,74 @@
+"""Requests to be copied, and the documentation."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from tests.e2e.browser import Sheet, encode, expect, paper, violations
+from tests.e2e.page.conftest import DEFAULT
+from tests.e2e.page.steps import settle_on
+from tests.e2e.server import ROOT
+
+pytestmark = pytest.mark.browser
+
+
+def run(command: list[str], text: str) -> str:
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=60, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("language", ["curl", "Python", "gRPC"])
+def test_the_copied_request_works_when_pasted(open_sheet: Callable[..., Sheet], language: str):
+    if language == "curl" and not shutil.which("curl"):
+        pytest.skip("curl is not installed")
+    sheet = open_sheet(permissions=["clipboard-read", "clipboard-write"]).open()
+    sheet.draw()
+    expect(sheet.page.locator("#spoken")).to_contain_text("reads 7")
+    view = sheet.view("code")
+    copied = view.get_by_role("button", name="Copied")
+
+    def copy() -> bool:
+        if not copied.is_visible():
+            view.get_by_role("button", name=f"Copy as {language}").click()
+        return copied.is_visible()
+
+    # The answer to the whole line may come only now, and bring another request.
+    settle_on(sheet, copy, expected=True, seconds=10)
+    text = sheet.page.evaluate("navigator.clipboard.readText()")
+    if language == "curl":
+        assert json.loads(run(["sh"], text))["predictions"][0]["digit"] == 7
+    else:
+        assert run([sys.executable, "-"], text).split()[0] == "7"
+
+
+def test_a_request_that_is_answered_again_stays_as_it_is_shown(sheet: Sheet):
+    sheet.upload("paper.png", encode(".png", paper()))
+    expect(sheet.page.locator("#spoken")).to_contain_text(DEFAULT)
+    button = sheet.view("code").locator('[data-snippet="curl"] button').element_handle()
+    sheet.choose(DEFAULT, "mnist-mlp")
+    expect(sheet.page.locator("#spoken")).to_contain_text("mnist-mlp")
+    # With its focus, and with the word that it was copied.
+    assert button.evaluate("button => button.isConnected")
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_documentation_is_one_click_away(open_sheet: Callable[..., Sheet], width: int):
+    sheet = open_sheet(width).open()
+    sheet.page.get_by_role("link", name="API documentation").click()
+    expect(sheet.page.locator("article")).to_have_count(10)
+    predict = sheet.page.locator("article").first
+    expect(predict).to_contain_text("/predict")
+    for summary in predict.locator("summary").all():
+        summary.click()
+    expect(predict.locator("pre").last).to_contain_text('"digit": 7')
+    command = predict.locator("pre").first.text_content() or ""
+    if shutil.which("curl"):
+        assert json.loads(run(["sh"], command))["predictions"][0]["digit"] == 7
+    assert violations(sheet.page) == []
+    assert sheet.page.evaluate("document.documentElement.scrollWidth") == width
+    sheet.screenshot(f"docs-{width}")

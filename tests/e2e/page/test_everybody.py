@@ -1,0 +1,52 @@
+"""The page for everybody: accessible, in both themes, with what is offered."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from tests.e2e.browser import Sheet, expect, violations
+from tests.e2e.page.conftest import DEFAULT
+from tests.e2e.server import Server
+
+pytestmark = pytest.mark.browser
+
+
+def test_views_that_are_switched_off_are_not_offered(open_sheet: Callable[..., Sheet], server: Server):
+    sheet = open_sheet()
+    listed = json.loads(server.get("/models").content) | {"explain": False}
+    sheet.page.route("**/models", lambda route: route.fulfill(json=listed))
+    sheet.open()
+    expect(sheet.page.locator("#inside")).to_be_hidden()
+    expect(sheet.page.locator("#occlusion")).to_be_hidden()
+    expect(sheet.page.locator("#bench")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_nothing_stands_in_the_way_of_anybody(open_sheet: Callable[..., Sheet], width: int, scheme: str):
+    sheet = open_sheet(width, 740, scheme).open()
+    sheet.choose(DEFAULT, "layered")
+    sheet.draw()
+    sheet.expect_digit("7")
+    assert violations(sheet.page) == []
+    sheet.view("inside").locator("canvas.maps").nth(1).focus()
+    for name in ("occlusion", "bench", "code"):
+        sheet.view(name)
+    expect(sheet.page.locator("#occlusion .pair")).to_be_visible()
+    assert violations(sheet.page) == []
+    assert sheet.page.evaluate("document.documentElement.scrollWidth") == width
+    sheet.screenshot(f"all-{scheme}-{width}")
+
+
+def test_the_theme_can_be_chosen_and_is_kept(sheet: Sheet):
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = sheet.page.evaluate(ground)
+    button = sheet.page.locator("#theme")
+    button.click()
+    button.click()
+    expect(button).to_have_text("Theme: dark")
+    dark = sheet.page.evaluate(ground)
+    assert dark != light
+    sheet.open()
+    assert sheet.page.evaluate(ground) == dark

@@ -1,0 +1,46 @@
+"""The service refuses, is away, or comes back."""
+
+import re
+
+import pytest
+
+from tests.e2e.browser import Sheet, encode, expect, paper
+from tests.e2e.page.conftest import DEFAULT
+
+pytestmark = pytest.mark.browser
+
+
+def test_offline_it_says_so_and_comes_back(sheet: Sheet):
+    sheet.page.context.set_offline(True)
+    expect(sheet.page.locator("#banner")).to_contain_text("This device is offline.")
+    sheet.draw()
+    sheet.page.context.set_offline(False)
+    expect(sheet.page.locator("#banner")).to_be_hidden()
+    sheet.expect_digit("7")
+
+
+def test_when_the_service_is_gone_it_says_so_and_comes_back(sheet: Sheet):
+    gone = re.compile("/(predict|readyz)")
+    sheet.page.route(gone, lambda route: route.abort())
+    sheet.draw()
+    expect(sheet.page.locator("#banner")).to_contain_text("The service does not answer. Your drawing is kept")
+    sheet.page.unroute(gone)
+    expect(sheet.page.locator("#banner")).to_be_hidden()
+    sheet.expect_digit("7")
+
+
+def test_a_service_that_has_too_much_to_do_is_asked_again(sheet: Sheet):
+    asked: list[int] = []
+
+    def refuse_once(route: object) -> None:
+        asked.append(1)
+        if len(asked) > 1:
+            route.continue_()
+        else:
+            route.fulfill(status=429, headers={"retry-after": "1"}, json={"error": "2048 images wait"})
+
+    sheet.page.locator("#pad").focus()
+    sheet.page.route("**/predict*", refuse_once)
+    sheet.upload("paper.png", encode(".png", paper()))
+    expect(sheet.card(DEFAULT).locator(".error")).to_have_text("2048 images wait")
+    sheet.expect_digit("7")
