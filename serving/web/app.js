@@ -6,6 +6,7 @@ import { byId, make, percent } from "./dom.js";
 import { Live } from "./live.js";
 import { Pad } from "./pad.js";
 import { Sources } from "./sources.js";
+import { keep, recall } from "./store.js";
 import { connectTheme } from "./theme.js";
 
 const VIEWS = { inside: "./inside.js", occlusion: "./occlusion.js", bench: "./bench.js", code: "./code.js" };
@@ -113,15 +114,25 @@ async function comeBack() {
 function choose() {
   const names = [...document.querySelectorAll("#models input:checked")].map((input) => input.value);
   session.chosen = session.service.models.filter((model) => names.includes(model.name));
-  localStorage.setItem("models", JSON.stringify(names));
+  keep("models", JSON.stringify(names));
   cards.show(session.chosen);
   live.touch();
 }
 
+// The networks that were chosen at the last visit.
+function recallNames() {
+  try {
+    const names = JSON.parse(recall("models"));
+    return Array.isArray(names) ? names : [];
+  } catch {
+    return [];
+  }
+}
+
 function offerModels() {
   const { models, default_model } = session.service;
-  const kept = JSON.parse(localStorage.getItem("models") ?? "null")?.filter((name) => models.some((model) => model.name === name));
-  const names = kept?.length ? kept : [default_model];
+  const kept = recallNames().filter((name) => models.some((model) => model.name === name));
+  const names = kept.length ? kept : [default_model];
   const chips = models.map(({ name, description }) =>
     make("label", { title: description }, make("input", { type: "checkbox", value: name, checked: names.includes(name), onchange: choose }), name),
   );

@@ -1,5 +1,7 @@
 // Light, dark, or as the system is; kept for the next visit.
 
+import { keep, recall } from "./store.js";
+
 const NEXT = { system: "light", light: "dark", dark: "system" };
 
 export function connectTheme(button) {
@@ -8,12 +10,12 @@ export function connectTheme(button) {
     if (theme === "system") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = theme;
   };
-  let theme = localStorage.getItem("theme");
-  theme = theme in NEXT ? theme : "system";
+  let theme = recall("theme");
+  if (!Object.hasOwn(NEXT, theme)) theme = "system";
   show(theme);
   button.addEventListener("click", () => {
     theme = NEXT[theme];
-    localStorage.setItem("theme", theme);
+    keep("theme", theme);
     show(theme);
     document.dispatchEvent(new Event("themechange"));
   });
