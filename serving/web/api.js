@@ -1,6 +1,11 @@
 // The calls to the service, and what went wrong in words.
 
+import { credentials } from "./access.js";
+
 export class Offline extends Error {}
+
+// No token was sent, or one that is not known.
+export class Locked extends Error {}
 
 export class Refused extends Error {
   constructor(status, text, retryAfter_s) {
@@ -32,12 +37,13 @@ async function refusal(response) {
 async function call(path, options = {}) {
   let response;
   try {
-    response = await fetch(path, options);
+    response = await fetch(path, { ...options, headers: { ...options.headers, ...credentials() } });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Offline("The service does not answer.", { cause: error });
   }
   if ([502, 503].includes(response.status)) throw new Offline((await refusal(response)).message);
+  if (response.status === 401) throw new Locked((await refusal(response)).message);
   if (!response.ok) throw await refusal(response);
   return response.json();
 }
@@ -45,6 +51,8 @@ async function call(path, options = {}) {
 const query = (values) => new URLSearchParams(Object.entries(values).filter(([, value]) => value != null)).toString();
 
 export const listModels = () => call("models");
+
+export const describeInterface = () => call("openapi.json");
 
 export async function predict(blob, model, signal) {
   const started = performance.now();

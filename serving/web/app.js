@@ -1,6 +1,7 @@
 // The page: wires the sheet, the cards and the views that open below.
 
 import * as api from "./api.js";
+import { askForToken } from "./access.js";
 import { Cards, showSeen, spoken } from "./answers.js";
 import { byId, make, percent } from "./dom.js";
 import { Live } from "./live.js";
@@ -10,6 +11,7 @@ import { keep, recall } from "./store.js";
 import { connectTheme } from "./theme.js";
 
 const VIEWS = { inside: "./inside.js", occlusion: "./occlusion.js", bench: "./bench.js", code: "./code.js" };
+const FIRST_RETRY_MS = 500;
 const LONGEST_RETRY_MS = 5000;
 
 // An answer that takes longer is shown to be on its way.
@@ -41,6 +43,7 @@ async function ask(signal) {
     await settle(blob, answers.filter(Boolean));
   } catch (error) {
     if (error instanceof api.Offline) waitForService(error.message);
+    else if (error instanceof api.Locked) lock();
     else throw error;
   } finally {
     clearTimeout(waits);
@@ -62,6 +65,7 @@ async function askOne(blob, name, signal) {
 }
 
 async function settle(blob, answers) {
+  wait_ms = FIRST_RETRY_MS;
   Object.assign(session, { blob, answer: answers[0] ?? null });
   byId("spoken").textContent = answers.map(({ model, prediction }) => spoken(model.name, prediction)).join(". ");
   showQuick(session.answer?.prediction);
@@ -85,33 +89,44 @@ function showQuick(prediction) {
 }
 
 function updateViews() {
+  if (!session.service) return;
   for (const view of session.views.values()) if (view.details.open) view.update();
 }
 
 let retry = null;
+let wait_ms = FIRST_RETRY_MS;
 
 function waitForService(text) {
   const banner = byId("banner");
-  banner.textContent = `${text} Your drawing is kept; trying again …`;
+  const whole = `${text} Your drawing is kept; trying again …`;
+  // Read out once, however often it is tried.
+  if (banner.textContent !== whole) banner.textContent = whole;
   banner.hidden = false;
   if (retry) return;
-  let wait_ms = 500;
   const attempt = async () => {
-    if (await api.isAlive()) return comeBack();
-    wait_ms = Math.min(2 * wait_ms, LONGEST_RETRY_MS);
-    retry = setTimeout(attempt, wait_ms);
+    const alive = await api.isAlive();
+    retry = null;
+    await (alive ? start() : waitForService(text));
   };
   retry = setTimeout(attempt, wait_ms);
+  wait_ms = Math.min(2 * wait_ms, LONGEST_RETRY_MS);
 }
 
-async function comeBack() {
+function stopWaiting() {
   clearTimeout(retry);
   retry = null;
   byId("banner").hidden = true;
-  await start();
+}
+
+// Nothing is asked of the service until somebody has typed its token.
+function lock() {
+  stopWaiting();
+  session.service = null;
+  askForToken(byId("access"), start);
 }
 
 function choose() {
+  if (!session.service) return;
   const names = [...document.querySelectorAll("#models input:checked")].map((input) => input.value);
   session.chosen = session.service.models.filter((model) => names.includes(model.name));
   keep("models", JSON.stringify(names));
@@ -140,11 +155,11 @@ function offerModels() {
 }
 
 async function openView(details) {
-  if (!details.open) return;
+  if (!details.open || !session.service) return;
   const body = details.querySelector(".body");
   if (!session.views.has(details.id)) {
     const { View } = await import(VIEWS[details.id]);
-    session.views.set(details.id, Object.assign(new View(body, session), { details }));
+    if (!session.views.has(details.id)) session.views.set(details.id, Object.assign(new View(body, session), { details }));
   }
   session.views.get(details.id).update();
 }
@@ -153,11 +168,14 @@ async function start() {
   try {
     session.service = await api.listModels();
   } catch (error) {
-    return waitForService(error.message);
+    return error instanceof api.Locked ? lock() : waitForService(error.message);
   }
+  stopWaiting();
+  byId("access").replaceChildren();
   offerModels();
   choose();
   for (const id of ["inside", "occlusion"]) byId(id).hidden = !session.service.explain;
+  for (const id of Object.keys(VIEWS)) openView(byId(id));
 }
 
 connectTheme(byId("theme"));
@@ -177,6 +195,6 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "z" && (event.ctrlKey || event.metaKey) && !event.target.matches("input, textarea")) pad.undo();
 });
 window.addEventListener("offline", () => waitForService("This device is offline."));
-window.addEventListener("online", () => retry && comeBack());
+window.addEventListener("online", () => retry && start());
 for (const id of Object.keys(VIEWS)) byId(id).addEventListener("toggle", (event) => openView(event.target));
 await start();

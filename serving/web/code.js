@@ -1,5 +1,6 @@
 // The request just made, to be copied.
 
+import { hasToken } from "./access.js";
 import { make } from "./dom.js";
 import * as snippets from "./snippets.js";
 
@@ -29,8 +30,8 @@ export class View {
     const bytes = new Uint8Array(await blob.arrayBuffer());
     const base = new URL(".", location.href).href;
     const { name } = answer.model;
-    const made = [["curl", snippets.curl(base, name, bytes)], ["Python", snippets.python(base, name, bytes)]];
-    if (service.grpc_port) made.push(["gRPC", snippets.grpc(`${location.hostname}:${service.grpc_port}`, name, this.#pixels())]);
+    const made = [["curl", snippets.curl(base, name, bytes, hasToken())], ["Python", snippets.python(base, name, bytes, hasToken())]];
+    if (service.grpc_port) made.push(["gRPC", snippets.grpc(`${location.hostname}:${service.grpc_port}`, name, this.#pixels(), hasToken())]);
     // What is there already keeps its focus, and that it was copied.
     const texts = made.map(([, text]) => text).join();
     if (texts === this.texts) return;

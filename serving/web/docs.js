@@ -1,5 +1,7 @@
 // The API's documentation, from the service's own OpenAPI document.
 
+import * as api from "./api.js";
+import { askForToken, hasToken } from "./access.js";
 import { byId, make } from "./dom.js";
 import { connectTheme } from "./theme.js";
 
@@ -27,8 +29,9 @@ function curl(method, path, operation) {
   const query = operation.parameters.filter((each) => each.in === "query" && each.example).map((each) => `${each.name}=${each.example}`).join("&");
   const address = `'${base}${place.slice(1)}${query ? `?${query}` : ""}'`;
   const example = operation.requestBody?.content["application/json"].example;
-  if (!example) return `curl ${method === "post" ? "-X POST " : ""}${address}\n`;
-  return `curl -H 'Content-Type: application/json' ${address} -d '${JSON.stringify(example)}'\n`;
+  const token = operation.security ? '-H "Authorization: Bearer $TOKEN" ' : "";
+  if (!example) return `curl ${token}${method === "post" ? "-X POST " : ""}${address}\n`;
+  return `curl ${token}-H 'Content-Type: application/json' ${address} -d '${JSON.stringify(example)}'\n`;
 }
 
 function article(method, path, operation) {
@@ -60,11 +63,17 @@ function show({ info, paths }) {
   byId("docs").replaceChildren(prose(info.description), prose('Every error is `{"error": "text"}` with a status that says whose fault it is.'), ...sections.values());
 }
 
-connectTheme(byId("theme"));
-try {
-  const response = await fetch("openapi.json");
-  if (!response.ok) throw new Error((await response.json()).error);
-  show(await response.json());
-} catch (error) {
-  byId("docs").replaceChildren(make("p", { class: "error", role: "alert" }, `The documentation cannot be shown: ${error.message}`));
+async function load() {
+  try {
+    const content = await api.describeInterface();
+    // A link brings no token.
+    if (hasToken()) byId("openapi").href = URL.createObjectURL(new Blob([JSON.stringify(content)], { type: "application/json" }));
+    show(content);
+  } catch (error) {
+    if (error instanceof api.Locked) return askForToken(byId("docs"), load);
+    byId("docs").replaceChildren(make("p", { class: "error", role: "alert" }, `The documentation cannot be shown: ${error.message}`));
+  }
 }
+
+connectTheme(byId("theme"));
+await load();
