@@ -50,7 +50,11 @@ async function call(path, options = {}) {
 
 const query = (values) => new URLSearchParams(Object.entries(values).filter(([, value]) => value != null)).toString();
 
-export const listModels = () => call("models");
+export async function listModels() {
+  const service = await call("models");
+  if (!service.models.length) throw new Offline("The service has no network loaded yet.");
+  return service;
+}
 
 export const describeInterface = () => call("openapi.json");
 

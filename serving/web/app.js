@@ -125,11 +125,16 @@ function lock() {
   askForToken(byId("access"), start);
 }
 
+const checkedNames = () => [...document.querySelectorAll("#models input:checked")].map((input) => input.value);
+
+function changeChoice() {
+  keep("models", JSON.stringify(checkedNames()));
+  if (session.service) choose();
+}
+
 function choose() {
-  if (!session.service) return;
-  const names = [...document.querySelectorAll("#models input:checked")].map((input) => input.value);
+  const names = checkedNames();
   session.chosen = session.service.models.filter((model) => names.includes(model.name));
-  keep("models", JSON.stringify(names));
   cards.show(session.chosen);
   live.touch();
 }
@@ -149,7 +154,7 @@ function offerModels() {
   const kept = recallNames().filter((name) => models.some((model) => model.name === name));
   const names = kept.length ? kept : [default_model];
   const chips = models.map(({ name, description }) =>
-    make("label", { title: description }, make("input", { type: "checkbox", value: name, checked: names.includes(name), onchange: choose }), name),
+    make("label", { title: description }, make("input", { type: "checkbox", value: name, checked: names.includes(name), onchange: changeChoice }), name),
   );
   byId("models").replaceChildren(byId("models").querySelector("legend"), ...chips);
 }

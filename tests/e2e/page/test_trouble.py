@@ -1,11 +1,13 @@
 """The service refuses, is away, or comes back."""
 
+import json
 import re
 
 import pytest
 
 from tests.e2e.browser import Sheet, encode, expect, paper
 from tests.e2e.page.conftest import DEFAULT
+from tests.e2e.server import Server
 
 pytestmark = pytest.mark.browser
 
@@ -44,3 +46,26 @@ def test_a_service_that_has_too_much_to_do_is_asked_again(sheet: Sheet):
     sheet.upload("paper.png", encode(".png", paper()))
     expect(sheet.card(DEFAULT).locator(".error")).to_have_text("2048 images wait")
     sheet.expect_digit("7")
+
+
+def test_a_service_whose_networks_are_still_loaded_is_waited_for(sheet: Sheet):
+    sheet.choose("mnist-mlp")
+    empty = {"default_model": DEFAULT, "models": [], "explain": True, "grpc_port": 0}
+    sheet.page.route("**/models", lambda route: route.fulfill(json=empty))
+    sheet.page.goto(sheet.url)
+    expect(sheet.page.locator("#banner")).to_contain_text("The service has no network loaded yet.")
+    sheet.page.unroute("**/models")
+    expect(sheet.card("mnist-mlp")).to_be_visible()
+    expect(sheet.page.locator("#banner")).to_be_hidden()
+
+
+def test_a_network_that_is_no_longer_there_is_still_chosen_when_it_comes_back(sheet: Sheet, server: Server):
+    sheet.choose(DEFAULT, "mnist-mlp")
+    listed = json.loads(server.get("/models").content)
+    less = listed | {"models": [model for model in listed["models"] if model["name"] != "mnist-mlp"]}
+    sheet.page.route("**/models", lambda route: route.fulfill(json=less))
+    sheet.open()
+    expect(sheet.page.locator(".card")).to_have_count(1)
+    sheet.page.unroute("**/models")
+    sheet.open()
+    expect(sheet.page.locator(".card")).to_have_count(2)
