@@ -3,6 +3,7 @@
 Must not know: how a route works; it asks them.
 """
 
+import asyncio
 import base64
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
@@ -29,9 +30,12 @@ Json = dict[str, Any]
 # The golden digit that the examples send; any would do.
 EXAMPLE_LABEL = 7
 
+# What this instance does not offer now, it does not offer later.
+NOT_OFFERED = 501
+
 
 class OpenApiEndpoint:
-    """Answers GET /openapi.json; made once for each version of the default model.
+    """Answers GET /openapi.json; made once for each version of the default model if every example was answered.
 
     Args:
         catalogue: the models.
@@ -45,6 +49,7 @@ class OpenApiEndpoint:
         refusals = {401: self._restricted, 429: rate_limited}
         self._refusals = {status: ERRORS[status] for status, possible in refusals.items() if possible}
         self._made: tuple[Predictor, Json] | None = None
+        self._making = asyncio.Lock()
 
     def routes(self) -> list[Route]:
         """Return the route."""
@@ -52,26 +57,33 @@ class OpenApiEndpoint:
 
     async def show(self, _: Request) -> Response:
         """Return the document."""
-        predictor = self._catalogue.get()
-        if self._made is None or self._made[0] is not predictor:
-            self._made = predictor, await self._make(predictor)
-        return json_response(self._made[1], headers={"cache-control": "no-cache"})
+        async with self._making:
+            predictor = self._catalogue.get()
+            if self._made is None or self._made[0] is not predictor:
+                document, lasting = await self._make(predictor)
+                self._made = (predictor, document) if lasting else None
+            else:
+                document = self._made[1]
+        return json_response(document, headers={"cache-control": "no-cache"})
 
-    async def _make(self, predictor: Predictor) -> Json:
+    async def _make(self, predictor: Predictor) -> tuple[Json, bool]:
+        """Return the document, and whether it would be the same at another time: no example was refused for a while."""
         golden = predictor.manifest.golden
         image = next((digit for digit in golden if digit.label == EXAMPLE_LABEL), golden[0]).image()
         png = base64.b64encode(cv2.imencode(".png", image)[1].tobytes()).decode("ascii")
         paths: dict[str, Json] = {}
+        lasting = True
         offered = {getattr(route, "path", "") for route in getattr(self._routes, "routes", ())}
         for operation in operations(png, image.ravel().tolist(), predictor.name):
             if operation.path not in offered:
                 continue
             answer = await _ask(self._routes, operation)
+            lasting &= answer[0] < 400 or answer[0] == NOT_OFFERED
             paths.setdefault(operation.path, {})[operation.method] = self._describe(operation, answer)
         components: Json = {"schemas": {"Error": ERROR_SCHEMA, "Predictions": PREDICTIONS_SCHEMA}}
         if self._restricted:
             components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
-        return {
+        document: Json = {
             "openapi": "3.1.0",
             "info": {
                 "title": "mnist-reader",
@@ -81,6 +93,7 @@ class OpenApiEndpoint:
             "paths": paths,
             "components": components,
         }
+        return document, lasting
 
     def _describe(self, operation: Operation, answer: tuple[int, Any]) -> Json:
         """Return an operation with what it may answer, the refusals at the entrance included."""
@@ -145,7 +158,7 @@ def _describe(operation: Operation, answer: tuple[int, Any]) -> Json:
         "summary": operation.summary,
         "operationId": f"{operation.method} {operation.path}",
         "parameters": _parameters(operation),
-        "responses": {str(status): _response("The answer.", {"example": _shorten(content)})},
+        "responses": {str(status): _response(ERRORS.get(status, "The answer."), {"example": _shorten(content)})},
     }
     if operation.description:
         described["description"] = operation.description

@@ -35,7 +35,10 @@ function curl(method, path, operation) {
 }
 
 function article(method, path, operation) {
-  const [answered, ...errors] = Object.entries(operation.responses).sort(([one], [other]) => one - other);
+  const answers = Object.entries(operation.responses).sort(([one], [other]) => one - other);
+  const exampleOf = ([, { content }]) => content["application/json"].example;
+  const answered = answers.find(exampleOf);
+  const errors = answers.filter((each) => each !== answered);
   const body = operation.requestBody?.content;
   return make(
     "article",
@@ -46,7 +49,7 @@ function article(method, path, operation) {
     parameters(operation.parameters),
     body ? make("p", {}, `The body: ${Object.keys(body).join(", ")}.`) : null,
     folded("Request, as curl", make("pre", { tabindex: 0, "aria-label": "curl" }, curl(method, path, operation))),
-    folded(`Answer, status ${answered[0]}`, json(answered[1].content["application/json"].example)),
+    folded(`Answer, status ${answered[0]}`, json(exampleOf(answered))),
     errors.length ? make("ul", { class: "errors" }, errors.map(([status, { description }]) => make("li", {}, `${status}: ${description}`))) : null,
   );
 }

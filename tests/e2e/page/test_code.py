@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.browser import Sheet, encode, expect, paper, violations
 from tests.e2e.page.conftest import DEFAULT
 from tests.e2e.page.steps import settle_on
-from tests.e2e.server import ROOT
+from tests.e2e.server import ROOT, Server
 
 pytestmark = pytest.mark.browser
 
@@ -72,3 +72,16 @@ def test_the_documentation_is_one_click_away(open_sheet: Callable[..., Sheet], w
     assert violations(sheet.page) == []
     assert sheet.page.evaluate("document.documentElement.scrollWidth") == width
     sheet.screenshot(f"docs-{width}")
+
+
+def test_the_documentation_shows_what_an_instance_does_not_offer(sheet: Sheet, server: Server):
+    document = json.loads(server.get("/openapi.json").content)
+    error = {"error": "explanations are switched off here"}
+    responses = document["paths"]["/explain"]["get"]["responses"]
+    del responses["200"]
+    responses["501"] = {"description": "Not offered.", "content": {"application/json": {"example": error}}}
+    sheet.page.route("**/openapi.json", lambda route: route.fulfill(json=document))
+    sheet.open("/docs")
+    answer = sheet.page.locator("article").nth(1).locator("details").last
+    expect(answer.locator("summary")).to_have_text("Answer, status 501")
+    expect(answer.locator("pre")).to_contain_text(error["error"])

@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -120,8 +121,11 @@ async def test_what_an_instance_does_not_offer_is_shown_as_its_error(tmp_path: P
     async with client_of(worker) as client:
         document = (await client.get("/openapi.json")).json()
     await worker.stop()
-    answer = document["paths"]["/explain"]["get"]["responses"]["501"]["content"]["application/json"]
-    assert answer["example"] == {"error": "explanations are switched off here; MNIST_EXPLAIN=true switches them on"}
+    answer = document["paths"]["/explain"]["get"]["responses"]["501"]
+    assert answer["description"].startswith("Not offered")
+    assert answer["content"]["application/json"]["example"] == {
+        "error": "explanations are switched off here; MNIST_EXPLAIN=true switches them on"
+    }
 
 
 async def test_before_a_model_is_there_it_says_so(tmp_path: Path):
@@ -174,13 +178,24 @@ async def test_where_everybody_may_ask_no_token_is_described(tmp_path: Path):
         assert path in {"/predict", "/explain", "/v2/models/{model}/infer"} or "429" not in operation["responses"]
 
 
-async def test_an_example_whose_picture_cannot_be_read_is_shown_as_it_is_answered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_an_example_that_is_refused_for_a_moment_is_shown_as_it_is_answered_and_not_kept(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ):
     async def refuse(_: Preparer, pictures: list[bytes], __: float) -> list[QueueFull]:
         return [QueueFull("no room", 1.0)] * len(pictures)
 
-    monkeypatch.setattr(Preparer, "prepare", refuse)
-    document = await document_of(tmp_path)
-    answer = document["paths"]["/predict"]["post"]["responses"]["429"]["content"]["application/json"]
-    assert answer["example"]["predictions"] == [{"error": "no room", "source": 0}]
+    with monkeypatch.context() as patch:
+        patch.setattr(Preparer, "prepare", refuse)
+        document = (await client.get("/openapi.json")).json()
+    answer = document["paths"]["/predict"]["post"]["responses"]["429"]
+    assert answer["content"]["application/json"]["example"]["predictions"] == [{"error": "no room", "source": 0}]
+    assert answer["description"].startswith("Too much is waiting")
+    # It was so for a moment; later the examples are answered.
+    document = (await client.get("/openapi.json")).json()
+    assert "example" in document["paths"]["/predict"]["post"]["responses"]["200"]["content"]["application/json"]
+
+
+async def test_those_who_ask_at_once_get_one_document(client: httpx.AsyncClient):
+    answers = await asyncio.gather(*(client.get("/openapi.json") for _ in range(4)))
+    assert len({answer.content for answer in answers}) == 1
+    assert await predictions(client) == 2  # by /predict and by the protocol's own route
