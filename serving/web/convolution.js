@@ -11,6 +11,7 @@ function whole(name, value, least, why) {
 export function outputSize(size, kernel, stride, padding) {
   whole("Stride", stride, 1, "the kernel would never move on.");
   whole("Padding", padding, 0, "pixels can be added around the picture, not taken away.");
+  if (padding > size) throw new Impossible(`Padding ${padding} is too large: beyond the picture's own ${size} pixels it only adds paper.`);
   const padded = size + 2 * padding;
   if (kernel > padded) throw new Impossible(`A kernel of ${kernel} × ${kernel} does not fit into ${size} + 2·${padding} = ${padded} pixels.`);
   const result = Math.floor((padded - kernel) / stride) + 1;

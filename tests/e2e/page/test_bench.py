@@ -39,6 +39,7 @@ def test_the_bench_filters_the_drawing_as_numpy_does(sheet: Sheet):
         ("Stride", "0", "Stride 0 is too small: the kernel would never move on."),
         ("Stride", "1.5", "Stride must be a whole number."),
         ("Padding", "-1", "Padding -1 is too small: pixels can be added around the picture, not taken away."),
+        ("Padding", "1000", "Padding 1000 is too large: beyond the picture's own 28 pixels it only adds paper."),
         ("Row 2, column 2", "", "Every field of the kernel needs a number."),
     ],
 )
