@@ -55,12 +55,28 @@ async function askOne(blob, name, signal) {
   try {
     const answer = await api.predict(blob, name, signal);
     if (!signal.aborted) cards.of(name)?.answer(answer.prediction, answer.took_ms);
+    noticeVersion(name, answer.model.version);
     return answer;
   } catch (error) {
     if (!(error instanceof api.Refused)) throw error;
+    if (error.status === 404) noticeVersion(name, null);
     if (!signal.aborted) cards.of(name)?.fail(error.message);
     if (error.status === 429) setTimeout(() => live.touch(), 1000 * (error.retryAfter_s || 1));
     return null;
+  }
+}
+
+// The version that answered last where it is not the one listed; null where the network is gone.
+const unlisted = new Map();
+
+// Other models may have been loaded since they were listed; then the list is asked for anew, once for each change.
+function noticeVersion(name, version) {
+  const listed = session.chosen.find((model) => model.name === name);
+  if (!listed) return;
+  if (listed.version === version) unlisted.delete(name);
+  else if (unlisted.get(name) !== version) {
+    unlisted.set(name, version);
+    start();
   }
 }
 
@@ -128,7 +144,8 @@ function lock() {
 const checkedNames = () => [...document.querySelectorAll("#models input:checked")].map((input) => input.value);
 
 function changeChoice() {
-  keep("models", JSON.stringify(checkedNames()));
+  wanted = checkedNames();
+  keep("models", JSON.stringify(wanted));
   if (session.service) choose();
 }
 
@@ -149,9 +166,11 @@ function recallNames() {
   }
 }
 
+let wanted = recallNames();
+
 function offerModels() {
   const { models, default_model } = session.service;
-  const kept = recallNames().filter((name) => models.some((model) => model.name === name));
+  const kept = wanted.filter((name) => models.some((model) => model.name === name));
   const names = kept.length ? kept : [default_model];
   const chips = models.map(({ name, description }) =>
     make("label", { title: description }, make("input", { type: "checkbox", value: name, checked: names.includes(name), onchange: changeChoice }), name),
