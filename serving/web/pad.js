@@ -10,6 +10,7 @@ export class Pad extends EventTarget {
   #pen;
   #entries = [];
   #stroke = null;
+  #pointer = null;
   #cursorMark;
   #cursor;
   #keyboardStroke = null;
@@ -23,7 +24,7 @@ export class Pad extends EventTarget {
     this.penWidth = 30;
     canvas.addEventListener("pointerdown", (event) => this.#start(event));
     canvas.addEventListener("pointermove", (event) => this.#move(event));
-    for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => (this.#stroke = null));
+    for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) canvas.addEventListener(end, (event) => this.#end(event));
     canvas.addEventListener("keydown", (event) => this.#key(event));
     canvas.addEventListener("blur", () => this.#liftPen());
     this.#paint();
@@ -53,17 +54,20 @@ export class Pad extends EventTarget {
   }
 
   undo() {
+    this.#stopStrokes();
     this.#entries.pop();
     this.#changed();
   }
 
   clear() {
+    this.#stopStrokes();
     if (!this.isEmpty) this.#entries.push({ kind: "clear" });
     this.#changed();
   }
 
   // A picture covers what was there. `bitmap` is null where the browser cannot show the picture; the service may read it all the same.
   place(blob, name, bitmap) {
+    this.#stopStrokes();
     this.#entries.push({ kind: "picture", blob, name, bitmap });
     this.#changed();
   }
@@ -88,6 +92,9 @@ export class Pad extends EventTarget {
   #start(event) {
     if (event.button !== 0) return;
     event.preventDefault();
+    // Another finger or the palm; the stroke that goes on is the first one's.
+    if (this.#stroke) return;
+    this.#pointer = event.pointerId;
     this.#canvas.setPointerCapture(event.pointerId);
     this.#canvas.focus({ focusVisible: false });
     this.#liftPen();
@@ -97,10 +104,20 @@ export class Pad extends EventTarget {
   }
 
   #move(event) {
-    if (!this.#stroke) return;
+    if (!this.#stroke || event.pointerId !== this.#pointer) return;
     const moves = event.getCoalescedEvents?.() ?? [];
     for (const move of moves.length ? moves : [event]) this.#stroke.points.push(this.#point(move));
     this.#changed();
+  }
+
+  #end(event) {
+    if (event.pointerId === this.#pointer) this.#stroke = null;
+  }
+
+  // What is under way goes on no more: it would draw into what is taken away or covered.
+  #stopStrokes() {
+    this.#stroke = this.#keyboardStroke = null;
+    this.#cursorMark.classList.remove("down");
   }
 
   #key(event) {

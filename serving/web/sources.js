@@ -13,21 +13,28 @@ function release(view) {
 
 const pictureOf = (files) => [...files].find((file) => file.type.startsWith("image/")) ?? files[0];
 
+// Where a picture on the sheet is from, in words.
+export function sourceOf({ name, bitmap }) {
+  return bitmap ? `Picture: ${name}` : `Picture: ${name} (this browser cannot show it; the service may still read it)`;
+}
+
 export class Sources {
   // `say(text)` shows a line under the sheet.
   constructor(pad, say) {
     this.pad = pad;
     this.say = say;
+    this.turn = 0;
     this.#connectFile();
     this.#connectPaste();
     this.#connectDrop();
     this.#connectCamera();
   }
 
+  // Of two pictures, the one that came last is placed last, however long the browser takes to read either.
   async place(blob, name) {
+    const turn = ++this.turn;
     const bitmap = await shown(blob);
-    this.pad.place(blob, name, bitmap);
-    this.say(bitmap ? `Picture: ${name}` : `Picture: ${name} (this browser cannot show it; the service may still read it)`);
+    if (turn === this.turn) this.pad.place(blob, name, bitmap);
   }
 
   #connectFile() {
