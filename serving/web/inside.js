@@ -23,7 +23,7 @@ export class View {
     this.chooser = make("div");
     const hint = "Point at a pixel, or go to a map with Tab and move with the arrow keys (Page Up and Page Down change the map), to see how its value came about. Orange is positive, blue negative.";
     body.append(this.chooser, this.note, make("p", { class: "note" }, hint), make("div", { class: "inside" }, this.layers, this.inspector));
-    document.addEventListener("themechange", () => this.#fill());
+    document.addEventListener("themechange", () => this.layers.hidden || this.#fill());
   }
 
   update() {
@@ -37,8 +37,11 @@ export class View {
       });
       this.chooser.replaceChildren(labelled("Network ", select));
     }
-    if (!this.session.blob) return this.#say("Draw something first.");
-    this.live.touch();
+    if (this.session.blob) return this.live.touch();
+    this.live.cancel();
+    // Kept, with the value that was picked, for the next drawing.
+    this.layers.hidden = this.inspector.hidden = true;
+    this.#say("Draw something first.");
   }
 
   #say(text) {
@@ -48,7 +51,9 @@ export class View {
   async #ask(signal) {
     try {
       if (!this.networks.has(this.model)) this.networks.set(this.model, new Network(await api.describe(this.model)));
+      signal.throwIfAborted();
       const answer = await api.explain(this.session.blob, this.model, "layers", signal);
+      signal.throwIfAborted();
       const network = this.networks.get(this.model);
       if (network.model.version !== answer.model.version) {
         this.networks.delete(this.model);
@@ -64,6 +69,7 @@ export class View {
   }
 
   #show(network) {
+    this.layers.hidden = this.inspector.hidden = false;
     if (this.network !== network) {
       this.network = network;
       this.maps = new Map();

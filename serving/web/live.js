@@ -20,10 +20,15 @@ export class Live {
     this.#timer = setTimeout(() => this.now(), Math.max(0, Math.min(QUIET_MS, this.#firstTouch + LONGEST_MS - now)));
   }
 
-  async now() {
+  // Nothing that was asked, or was about to be, is wanted any more.
+  cancel() {
     clearTimeout(this.#timer);
     this.#firstTouch = null;
     this.#controller?.abort();
+  }
+
+  async now() {
+    this.cancel();
     const controller = (this.#controller = new AbortController());
     try {
       await this.ask(controller.signal);

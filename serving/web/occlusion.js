@@ -32,6 +32,8 @@ export class View {
       this.chooser.replaceChildren(labelled("Network ", select));
     }
     if (this.session.blob) return this.live.touch();
+    this.live.cancel();
+    this.answer = null;
     this.note.textContent = "Draw something first.";
     this.figures.hidden = true;
     this.summary.textContent = this.text.textContent = "";
@@ -39,7 +41,9 @@ export class View {
 
   async #ask(signal) {
     try {
-      this.#show(await api.explain(this.session.blob, this.model, "occlusion", signal));
+      const answer = await api.explain(this.session.blob, this.model, "occlusion", signal);
+      signal.throwIfAborted();
+      this.#show(answer);
       this.note.textContent = "";
     } catch (error) {
       if (error.name === "AbortError") throw error;

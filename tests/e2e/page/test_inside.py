@@ -3,6 +3,7 @@
 import json
 import re
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -167,3 +168,35 @@ def test_the_occlusion_map_says_what_covering_changes(sheet: Sheet):
     assert int(found[1]) == logits.argmax()
     assert float(found[2]) == pytest.approx(share.max(), abs=0.11)
     sheet.screenshot("occlusion-light")
+
+
+@pytest.mark.parametrize(("name", "shown"), [("inside", ".layer"), ("occlusion", ".pair")])
+def test_what_was_cleared_does_not_come_back(sheet: Sheet, name: str, shown: str):
+    choose_layered(sheet)
+    view = sheet.view(name)
+    expect(view.locator(shown).first).to_be_visible()
+    late: list[Any] = []
+    sheet.page.route("**/explain*", lambda route: late.append(route))
+    sheet.draw(((0.5, 0.1), (0.5, 0.9)))
+    settle_on(sheet, lambda: bool(late), True, 10)
+    sheet.page.locator("#clear").click()
+    note = view.locator("[role=status]")
+    expect(note).to_have_text("Draw something first.")
+    for route in late:
+        route.continue_()
+    sheet.page.wait_for_timeout(700)
+    expect(note).to_have_text("Draw something first.")
+    expect(view.locator(shown).first).to_be_hidden()
+
+
+def test_a_network_that_is_described_after_the_drawing_is_gone_is_no_error(sheet: Sheet):
+    choose_layered(sheet)
+    described: list[Any] = []
+    sheet.page.route("**/explain?model=layered", lambda route: described.append(route))
+    view = sheet.view("inside")
+    settle_on(sheet, lambda: bool(described), True, 10)
+    sheet.page.locator("#clear").click()
+    expect(view.locator("[role=status]")).to_have_text("Draw something first.")
+    described[0].continue_()
+    sheet.page.wait_for_timeout(700)
+    expect(view.locator("[role=status]")).to_have_text("Draw something first.")
