@@ -31,7 +31,7 @@ export class View {
     const base = new URL(".", location.href).href;
     const { name } = answer.model;
     const made = [["curl", snippets.curl(base, name, bytes, hasToken())], ["Python", snippets.python(base, name, bytes, hasToken())]];
-    if (service.grpc_port) made.push(["gRPC", snippets.grpc(`${location.hostname}:${service.grpc_port}`, name, this.#pixels(), hasToken())]);
+    if (service.grpc_port) made.push(["gRPC", snippets.grpc(`${location.hostname}:${service.grpc_port}`, name, this.#pixels(), hasToken(), location.protocol === "https:")]);
     // What is there already keeps its focus, and that it was copied.
     const texts = made.map(([, text]) => text).join();
     if (texts === this.texts) return;

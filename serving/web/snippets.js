@@ -35,7 +35,7 @@ print(answer["predictions"][0]["digit"], answer["predictions"][0]["confidence"])
 }
 
 // gRPC carries the 28x28 pixels that the network saw.
-export function grpc(address, model, pixels, token) {
+export function grpc(address, model, pixels, token, tls) {
   const who = token ? ', headers={"authorization": "Bearer " + os.environ["TOKEN"]}' : "";
   return `# pip install "tritonclient[grpc]"
 import base64
@@ -48,7 +48,7 @@ ${wrap(base64(pixels))}
 """)
 images = tritonclient.grpc.InferInput("images", [1, 28, 28], "UINT8")
 images.set_data_from_numpy(np.frombuffer(pixels, np.uint8).reshape(1, 28, 28))
-client = tritonclient.grpc.InferenceServerClient("${address}")
+client = tritonclient.grpc.InferenceServerClient("${address}"${tls ? ", ssl=True" : ""})
 probabilities = client.infer("${model}", [images]${who}).as_numpy("probabilities")[0]
 print(probabilities.argmax(), probabilities.max())
 `;

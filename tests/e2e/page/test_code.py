@@ -85,3 +85,14 @@ def test_the_documentation_shows_what_an_instance_does_not_offer(sheet: Sheet, s
     answer = sheet.page.locator("article").nth(1).locator("details").last
     expect(answer.locator("summary")).to_have_text("Answer, status 501")
     expect(answer.locator("pre")).to_contain_text(error["error"])
+
+
+def test_over_tls_the_grpc_request_speaks_tls_too(sheet: Sheet):
+    folder = (sheet.page.locator("script[src]").get_attribute("src") or "").rpartition("/")[0]
+    write = """async ([folder, tls]) => {
+      const { grpc } = await import(`/${folder}/snippets.js`);
+      return grpc("reader:8001", "mnist-cnn", new Uint8Array(784), false, tls);
+    }"""
+    encrypted, plain = (sheet.page.evaluate(write, [folder, tls]) for tls in (True, False))
+    assert 'InferenceServerClient("reader:8001", ssl=True)' in encrypted
+    assert 'InferenceServerClient("reader:8001")' in plain
