@@ -42,7 +42,7 @@ class Card {
   constructor(model) {
     const accuracy = model.test_accuracy == null ? "" : ` · ${(model.test_accuracy * 100).toFixed(2)} % of MNIST`;
     this.version = model.version;
-    this.digit = make("output", { class: "digit" });
+    this.digit = make("span", { class: "digit" });
     this.sure = make("p");
     this.verdict = make("p");
     this.bars = Array.from({ length: 10 }, (_, digit) => bar(digit));

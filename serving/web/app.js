@@ -43,7 +43,7 @@ async function ask(signal) {
   try {
     const answers = await Promise.all(session.chosen.map(({ name }) => askOne(blob, name, signal)));
     signal.throwIfAborted();
-    await settle(blob, answers.filter(Boolean));
+    await settle(blob, answers);
   } catch (error) {
     if (error instanceof api.Offline) waitForService(error.message);
     else if (error instanceof api.Locked) lock();
@@ -65,7 +65,7 @@ async function askOne(blob, name, signal) {
     if (error.status === 404) noticeVersion(name, null);
     if (!signal.aborted) cards.of(name)?.fail(error.message);
     if (error.status === 429) setTimeout(() => live.touch(), 1000 * (error.retryAfter_s || 1));
-    return null;
+    return { refusal: `${name}: ${error.message}` };
   }
 }
 
@@ -85,8 +85,8 @@ function noticeVersion(name, version) {
 
 async function settle(blob, answers) {
   wait_ms = FIRST_RETRY_MS;
-  Object.assign(session, { blob, answer: answers[0] ?? null });
-  byId("spoken").textContent = answers.map(({ model, prediction }) => spoken(model.name, prediction)).join(". ");
+  Object.assign(session, { blob, answer: answers.find(({ prediction }) => prediction) ?? null });
+  byId("spoken").textContent = answers.map(({ model, prediction, refusal }) => refusal ?? spoken(model.name, prediction)).join(". ");
   showQuick(session.answer?.prediction);
   await showSeen(session.answer?.prediction.input, pad);
   updateViews();

@@ -22,6 +22,16 @@ def test_views_that_are_switched_off_are_not_offered(open_sheet: Callable[..., S
     expect(sheet.page.locator("#bench")).to_be_visible()
 
 
+def test_what_happens_is_told_to_those_who_do_not_see_it(sheet: Sheet):
+    spoken = sheet.page.locator("#spoken")
+    sheet.upload("letter.txt", b"Dear network, this is no picture.", "text/plain")
+    expect(spoken).to_contain_text(f"{DEFAULT}: ")
+    assert spoken.text_content() == f"{DEFAULT}: {sheet.card(DEFAULT).locator('.error').text_content()}"
+    expect(sheet.page.locator("[role=status]#source")).to_contain_text("letter.txt")
+    # Of two places that tell it, one is silent.
+    assert sheet.page.locator(".card output, .card [role=status]").count() == 0
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
 def test_nothing_stands_in_the_way_of_anybody(open_sheet: Callable[..., Sheet], width: int, scheme: str):
