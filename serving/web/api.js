@@ -45,7 +45,10 @@ async function call(path, options = {}) {
   if ([502, 503].includes(response.status)) throw new Offline((await refusal(response)).message);
   if (response.status === 401) throw new Locked((await refusal(response)).message);
   if (!response.ok) throw await refusal(response);
-  return response.json();
+  return response.json().catch((error) => {
+    if (error.name === "AbortError") throw error;
+    throw new Offline("What answers is not the service.", { cause: error });
+  });
 }
 
 const query = (values) => new URLSearchParams(Object.entries(values).filter(([, value]) => value != null)).toString();

@@ -27,6 +27,11 @@ const session = {
   blob: null,
   answer: null,
   views: new Map(),
+  // Why there is no answer, in words.
+  get missing() {
+    if (!this.blob) return "Draw something first.";
+    return this.chosen.length ? "No network could read what is there." : "Choose a network first.";
+  },
 };
 
 const pad = new Pad(byId("pad"), byId("pen-cursor"));

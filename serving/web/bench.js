@@ -11,6 +11,15 @@ const OWN = "typed";
 const number = (label, value, onchange) =>
   make("input", { type: "number", step: "any", value: String(value), "aria-label": label, oninput: onchange });
 
+// What of the picture the kernel leaves out.
+function remarks({ result, left_over, unreached }, kernel, stride) {
+  const found = [];
+  if (left_over) found.push("rounded down");
+  if (unreached) found.push(`${unreached} of the pixels at the right and bottom are never reached`);
+  if (stride > kernel && result > 1) found.push(`${stride - kernel} pixels between two places of the kernel are left out`);
+  return found.length ? ` (${found.join("; ")})` : "";
+}
+
 export class View {
   constructor(body, session) {
     this.session = session;
@@ -96,10 +105,10 @@ export class View {
       this.after.show(convolve(this.values, this.size, kernel, stride, padding), [1, size.result, size.result]);
       this.beforeText.textContent = `before: ${this.size} × ${this.size}`;
       this.afterText.textContent = `after: ${size.result} × ${size.result}`;
-      const rest = size.left_over ? ` (rounded down: ${size.left_over} of the pixels at the right and bottom are never reached)` : "";
-      this.formula.textContent = `${size.formula}${rest}`;
-      this.problem.textContent = this.session.answer ? "" : "Draw something first; this is blank paper.";
+      this.formula.textContent = size.formula + remarks(size, kernel.length, stride);
+      this.problem.textContent = this.session.answer ? "" : `${this.session.missing} This is blank paper.`;
       this.figures.hidden = false;
+      this.after.pickAgain();
     } catch (error) {
       if (!(error instanceof Impossible)) throw error;
       this.problem.textContent = error.message;

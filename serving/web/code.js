@@ -25,7 +25,7 @@ export class View {
   async update() {
     const { blob, answer, service } = this.session;
     this.blocks.hidden = !answer;
-    this.note.textContent = answer ? "" : "Draw something first.";
+    this.note.textContent = answer ? "" : this.session.missing;
     if (!answer) return;
     const bytes = new Uint8Array(await blob.arrayBuffer());
     const base = new URL(".", location.href).href;

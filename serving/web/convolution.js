@@ -15,7 +15,11 @@ export function outputSize(size, kernel, stride, padding) {
   const padded = size + 2 * padding;
   if (kernel > padded) throw new Impossible(`A kernel of ${kernel} × ${kernel} does not fit into ${size} + 2·${padding} = ${padded} pixels.`);
   const result = Math.floor((padded - kernel) / stride) + 1;
-  return { result, formula: `(${size} + 2·${padding} − ${kernel}) / ${stride} + 1 = ${result}`, left_over: (padded - kernel) % stride };
+  const left_over = (padded - kernel) % stride;
+  const quotient = `(${size} + 2·${padding} − ${kernel}) / ${stride}`;
+  const formula = `${left_over ? `⌊${quotient}⌋` : quotient} + 1 = ${result}`;
+  // Of what is left over, the padding comes first.
+  return { result, formula, left_over, unreached: Math.min(size, Math.max(0, left_over - padding)) };
 }
 
 // The window under the kernel at (row, column), 0 outside of the picture.

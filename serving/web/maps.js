@@ -126,6 +126,11 @@ export class Maps {
     this.onpick(place);
   }
 
+  // Pick the same place anew, or the nearest that there is now.
+  pickAgain() {
+    if (this.place) this.pick(this.place.map((value, axis) => Math.min(value, this.extent[axis] - 1)));
+  }
+
   // Frame a part of one map: what a place of the next layer sees.
   highlight(map, { top, left, height, width }) {
     const [, rows, columns] = this.extent;

@@ -64,7 +64,7 @@ export class View {
     this.figures.hidden = false;
     this.drawing.show(Float32Array.from(answer.pixels.flat()), [1, 28, 28]);
     this.drop.show(drops, [1, 28, 28], Math.max(0.05, ...drops.map(Math.abs)));
-    if (this.drop.place) this.drop.pick(this.drop.place);
+    this.drop.pickAgain();
   }
 
   #readAt(pixel) {

@@ -31,6 +31,14 @@ def test_when_the_service_is_gone_it_says_so_and_comes_back(sheet: Sheet):
     sheet.expect_digit("7")
 
 
+def test_an_answer_of_somebody_else_is_no_answer_of_the_service(sheet: Sheet):
+    sheet.page.route("**/predict*", lambda route: route.fulfill(body="<p>Sign in to this network</p>"))
+    sheet.draw()
+    expect(sheet.page.locator("#banner")).to_contain_text("What answers is not the service.")
+    sheet.page.unroute("**/predict*")
+    sheet.expect_digit("7")
+
+
 def test_a_service_that_has_too_much_to_do_is_asked_again(sheet: Sheet):
     asked: list[int] = []
 
