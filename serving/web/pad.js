@@ -8,6 +8,9 @@ const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], Arrow
 export class Pad extends EventTarget {
   #canvas;
   #pen;
+  // What lies under the last stroke, so that a stroke costs the same however many came before.
+  #ground;
+  #frame = null;
   #entries = [];
   #stroke = null;
   #pointer = null;
@@ -19,6 +22,7 @@ export class Pad extends EventTarget {
     super();
     this.#canvas = canvas;
     this.#pen = canvas.getContext("2d");
+    this.#ground = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d");
     this.#cursorMark = cursorMark;
     this.#cursor = { x: canvas.width / 2, y: canvas.height / 2 };
     this.penWidth = 30;
@@ -27,7 +31,7 @@ export class Pad extends EventTarget {
     for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) canvas.addEventListener(end, (event) => this.#end(event));
     canvas.addEventListener("keydown", (event) => this.#key(event));
     canvas.addEventListener("blur", () => this.#liftPen());
-    this.#paint();
+    this.#changed();
   }
 
   get size() {
@@ -74,6 +78,7 @@ export class Pad extends EventTarget {
 
   async toBlob() {
     if (this.untouched) return this.untouched.blob;
+    this.#paint();
     return new Promise((resolve) => this.#canvas.toBlob(resolve, "image/png"));
   }
 
@@ -107,7 +112,7 @@ export class Pad extends EventTarget {
     if (!this.#stroke || event.pointerId !== this.#pointer) return;
     const moves = event.getCoalescedEvents?.() ?? [];
     for (const move of moves.length ? moves : [event]) this.#stroke.points.push(this.#point(move));
-    this.#changed();
+    this.#grown();
   }
 
   #end(event) {
@@ -134,12 +139,13 @@ export class Pad extends EventTarget {
     this.#cursor = { x: inside(this.#cursor.x + right * step), y: inside(this.#cursor.y + down * step) };
     if (this.#keyboardStroke) {
       this.#keyboardStroke.points.push(this.#cursor);
-      this.#changed();
+      this.#grown();
     }
     this.#showCursor();
   }
 
   #togglePen() {
+    if (this.#stroke) return; // one stroke at a time
     if (this.#keyboardStroke) {
       this.#liftPen();
       this.#showCursor();
@@ -163,39 +169,59 @@ export class Pad extends EventTarget {
     this.#cursorMark.style.top = `${(100 * this.#cursor.y) / this.size}%`;
   }
 
+  // Something came or went: what lies under the last stroke is another.
   #changed() {
-    this.#paint();
+    this.#paintGround();
+    this.#grown();
+  }
+
+  // The last stroke has grown; it is painted once a frame.
+  #grown() {
+    this.#frame ??= requestAnimationFrame(() => this.#paint());
     this.dispatchEvent(new Event("change"));
   }
 
-  #paint() {
-    this.#pen.fillStyle = PAPER;
-    this.#pen.fillRect(0, 0, this.size, this.size);
+  get #lastStroke() {
+    const last = this.#visible.at(-1);
+    return last?.kind === "stroke" ? last : null;
+  }
+
+  #paintGround() {
+    this.#ground.fillStyle = PAPER;
+    this.#ground.fillRect(0, 0, this.size, this.size);
+    const last = this.#lastStroke;
     for (const entry of this.#visible) {
-      if (entry.kind === "stroke") this.#paintStroke(entry);
+      if (entry === last) continue;
+      if (entry.kind === "stroke") paintStroke(this.#ground, entry);
       else if (entry.bitmap) this.#paintPicture(entry.bitmap);
     }
+  }
+
+  #paint() {
+    cancelAnimationFrame(this.#frame);
+    this.#frame = null;
+    this.#pen.drawImage(this.#ground.canvas, 0, 0);
+    if (this.#lastStroke) paintStroke(this.#pen, this.#lastStroke);
   }
 
   #paintPicture(bitmap) {
     const { scale, left, top } = this.frame([bitmap.width, bitmap.height]);
     // The rest of the sheet takes the colour of the picture's corner, so that a stroke on top adds no frame.
-    this.#pen.drawImage(bitmap, 0, 0, 1, 1, 0, 0, this.size, this.size);
+    this.#ground.drawImage(bitmap, 0, 0, 1, 1, 0, 0, this.size, this.size);
     const full = scale * this.size;
-    this.#pen.drawImage(bitmap, left * this.size, top * this.size, bitmap.width * full, bitmap.height * full);
+    this.#ground.drawImage(bitmap, left * this.size, top * this.size, bitmap.width * full, bitmap.height * full);
   }
+}
 
-  #paintStroke({ width, points }) {
-    const pen = this.#pen;
-    Object.assign(pen, { lineWidth: width, lineCap: "round", lineJoin: "round", strokeStyle: INK });
-    pen.beginPath();
-    pen.moveTo(points[0].x, points[0].y);
-    for (let index = 1; index < points.length - 1; index++) {
-      const [here, next] = [points[index], points[index + 1]];
-      pen.quadraticCurveTo(here.x, here.y, (here.x + next.x) / 2, (here.y + next.y) / 2);
-    }
-    const last = points.at(-1);
-    pen.lineTo(last.x + 0.01, last.y);
-    pen.stroke();
+function paintStroke(pen, { width, points }) {
+  Object.assign(pen, { lineWidth: width, lineCap: "round", lineJoin: "round", strokeStyle: INK });
+  pen.beginPath();
+  pen.moveTo(points[0].x, points[0].y);
+  for (let index = 1; index < points.length - 1; index++) {
+    const [here, next] = [points[index], points[index + 1]];
+    pen.quadraticCurveTo(here.x, here.y, (here.x + next.x) / 2, (here.y + next.y) / 2);
   }
+  const last = points.at(-1);
+  pen.lineTo(last.x + 0.01, last.y);
+  pen.stroke();
 }

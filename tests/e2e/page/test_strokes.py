@@ -109,3 +109,29 @@ def test_a_picture_that_takes_longer_does_not_land_on_a_newer_one(open_sheet: Ca
         sheet.upload(name, encode(".png", paper()))
     settle_on(sheet, lambda: sheet.page.evaluate("read"), 2, 10)
     expect(sheet.page.locator("#source")).to_have_text("Picture: new.png")
+
+
+COUNT = """
+  window.painted = 0;
+  for (const kind of [CanvasRenderingContext2D, OffscreenCanvasRenderingContext2D]) {
+    const stroke = kind.prototype.stroke;
+    kind.prototype.stroke = function () { window.painted++; stroke.call(this); };
+  }
+"""
+
+
+def test_a_stroke_costs_the_same_however_many_came_before(open_sheet: Callable[..., Sheet]):
+    sheet = open_sheet()
+    sheet.page.add_init_script(COUNT)
+    sheet.open()
+    lines = [tuple((x / 12, y) for y in (0.1, 0.9)) for x in range(1, 11)]
+    for line in lines:
+        sheet.draw(line)
+    before = sheet.page.evaluate("painted")
+    sheet.draw(((0.1, 0.1), *((0.1 + 0.02 * step, 0.9 - 0.02 * step) for step in range(30))))
+    sheet.page.wait_for_timeout(200)
+    moves = 30 * 8
+    assert sheet.page.evaluate("painted") - before < 2 * moves
+    drawn = ink(sheet)
+    sheet.page.locator("#undo").click()
+    assert 0 < ink(sheet) < drawn
