@@ -157,7 +157,7 @@ const HOW = {
   padding,
   flatten,
   BatchNorm2d: batchNorm,
-  normalize: elementwise("(pixel / 255 − 0.1307) / 0.3081"),
+  normalize: elementwise("(x / 255 − 0.1307) / 0.3081"),
   ReLU: elementwise("max(0, x)"),
   ScaledTanh: elementwise("1.7159 · tanh(2/3 · x)"),
   Tanh: elementwise("tanh(x)"),

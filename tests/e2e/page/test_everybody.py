@@ -60,3 +60,15 @@ def test_the_theme_can_be_chosen_and_is_kept(sheet: Sheet):
     assert dark != light
     sheet.open()
     assert sheet.page.evaluate(ground) == dark
+
+
+def test_it_is_printed_on_white_paper(open_sheet: Callable[..., Sheet]):
+    sheet = open_sheet(scheme="dark").open()
+    sheet.page.locator("#theme").click()
+    sheet.page.locator("#theme").click()
+    expect(sheet.page.locator("#theme")).to_have_text("Theme: dark")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    dark = sheet.page.evaluate(ground)
+    sheet.page.emulate_media(media="print")
+    assert sheet.page.evaluate(ground) not in (dark, "rgb(20, 22, 26)")
+    assert sheet.page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "light"

@@ -59,7 +59,7 @@ def test_every_kind_of_layer_says_how_a_value_came_about(sheet: Sheet):
     choose_layered(sheet)
     inspector = sheet.view("inside").locator(".inspector")
     for layer, text in {
-        "normalize": f"(pixel / 255 {MINUS} 0.1307) / 0.3081",
+        "normalize": f"(x / 255 {MINUS} 0.1307) / 0.3081, x =",
         "pool": "the largest is",
         "relu": "max(0, x), x =",
         "flatten": "position 1 is map 0, row 0, column 1",
