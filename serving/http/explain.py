@@ -19,6 +19,7 @@ from serving.errors import InvalidInput, QueueFull, ServingError, Unsupported
 from serving.explain import COVER_SIDE, LayeredModel, cover, occlusion_map
 from serving.heavy import take_apart
 from serving.http.bodies import BodyReader
+from serving.http.compression import refuse_packed
 from serving.http.errors import json_response
 from serving.http.pictures import read_items, text_bytes
 from serving.limits import Limits
@@ -82,6 +83,7 @@ class ExplainEndpoint:
     async def explain(self, request: Request) -> Response:
         """Return the values of every layer for one picture, and what covering parts of it changes."""
         predictor, parts = self._read_query(request)
+        refuse_packed(request.headers.get("content-encoding", ""))
         body = await self._bodies.read(request)
         deadline = time.monotonic() + self._timeout_s
         image = await self._read_picture(body, request.headers.get("content-type", ""), deadline)

@@ -89,7 +89,7 @@ def operations(png_base64: str, pixels: list[int], model: str) -> list[Operation
             (MODEL, VERSION, ("include", "`layers`, `occlusion`, or both with a comma between", "occlusion")),
             {"images": [png_base64]},
             PICTURE_TYPES,
-            errors=_errors(400, 404, 408, 413, 422, 429, 501, 503, 504),
+            errors=_errors(400, 404, 408, 413, 415, 422, 429, 501, 503, 504),
         ),
         Operation("get", "/models", "Models", "List the models that are served"),
         Operation("get", "/v2", "Open Inference Protocol v2", "Describe the server"),

@@ -98,6 +98,14 @@ async def test_what_cannot_be_explained_is_said(
     assert answer.json()["error"] == message or message is None
 
 
+async def test_a_packed_picture_is_refused_as_by_predict(app: App):
+    for coding, status in {"gzip": 415, "Identity": 200}.items():
+        sent = {"content": png(seven()), "headers": {"content-encoding": coding}}
+        explained, predicted = [await app.client.post(path, **sent) for path in ("/explain", "/predict")]
+        assert (explained.status_code, predicted.status_code) == (status, status)
+        assert explained.json().get("error") == predicted.json().get("error")
+
+
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH"])
 async def test_what_is_not_allowed_is_told_all_that_is(app: App, method: str):
     answer = await app.client.request(method, "/explain")
