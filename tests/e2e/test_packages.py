@@ -4,6 +4,7 @@ import importlib.metadata
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,19 @@ LEFT_OUT = names_in(REQUIREMENTS / "left-out.in")
 
 def test_what_is_left_out_would_be_there():
     assert names_in(REQUIREMENTS / "serving-cpu.txt") >= LEFT_OUT
+
+
+def test_the_numbers_of_packages_are_those_that_are_told():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    own = {
+        canonicalize_name(Requirement(line).name) for line in project["dependencies"] + extras["cpu"] + extras["otlp"]
+    }
+    held = names_in(REQUIREMENTS / "serving-cpu.txt") - LEFT_OUT
+    assert own <= held
+    told = f"imports: {len(held)} packages, {len(own)} of its own and what BentoML imports. Nine more,"
+    assert told in (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    assert len(LEFT_OUT) == 9
 
 
 def modules_of(distributions: set[str]) -> Iterator[str]:
