@@ -144,7 +144,7 @@ function flatten(network, layer, place, index) {
 }
 
 function plain() {
-  return { kind: "text", text: "a value between two layers, such as a sum with a shortcut", source: null };
+  return { kind: "text", text: "a value between two layers, such as max(0, x) of the one before or of its sum with a shortcut", source: null };
 }
 
 const HOW = {

@@ -200,3 +200,12 @@ def test_a_network_that_is_described_after_the_drawing_is_gone_is_no_error(sheet
     described[0].continue_()
     sheet.page.wait_for_timeout(700)
     expect(view.locator("[role=status]")).to_have_text("Draw something first.")
+
+
+def test_a_value_between_two_layers_says_what_it_may_be(sheet: Sheet):
+    sheet.choose("mnist-resnet")
+    sheet.draw()
+    sheet.expect_digit("7", "mnist-resnet")
+    inspector = sheet.view("inside").locator(".inspector")
+    pick(sheet, "block1.conv2.conv.input")
+    expect(inspector).to_contain_text("such as max(0, x) of the one before or of its sum with a shortcut")
