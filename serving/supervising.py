@@ -16,17 +16,20 @@ from circus.arbiter import Arbiter  # type: ignore[import-untyped]
 from circus.client import make_json  # type: ignore[import-untyped]
 from circus.controller import Controller  # type: ignore[import-untyped]
 from circus.exc import ConflictError  # type: ignore[import-untyped]
-from circus.process import DEAD_OR_ZOMBIE, UNEXISTING  # type: ignore[import-untyped]
+from circus.process import DEAD_OR_ZOMBIE, UNEXISTING, Process  # type: ignore[import-untyped]
 from circus.sighandler import SysHandler  # type: ignore[import-untyped]
 from circus.watcher import Watcher  # type: ignore[import-untyped]
 
-from serving.ending import announce_end
+from serving.ending import announce_end, hold_signals, let_signals_in
 from serving.heartbeat import forget_others, silence_s
 
 logger = logging.getLogger(__name__)
 
 # How often a stop is tried again while the supervisor is busy.
 RETRY_S = 0.1
+
+# What the workers take only when they have a handler for it: without one it would end them.
+HELD = frozenset({signal.SIGHUP})
 
 # How often the workers are looked at. Circus itself looks every 10 s, and by the wall clock: after a jump back it does
 # not look until that time has come again.
@@ -124,8 +127,22 @@ def _listen_to_nobody() -> None:
     Arbiter.__init__ = make_deaf
 
 
+def _hold_reloads() -> None:
+    """Have workers begin with SIGHUP held."""
+    spawn = Process.spawn
+
+    def spawn_holding(process: Process) -> None:
+        hold_signals(HELD)
+        try:
+            spawn(process)
+        finally:
+            let_signals_in(HELD)
+
+    Process.spawn = spawn_holding
+
+
 def adapt_circus(folder: Path, silence_limit_s: float) -> None:
-    """Hand SIGHUP to the workers instead of replacing them, forget no SIGTERM, watch the workers, listen to nobody.
+    """Hand SIGHUP to the workers instead of replacing them, forget no signal, watch the workers, listen to nobody.
 
     Args:
         folder: shared with the workers.
@@ -135,6 +152,7 @@ def adapt_circus(folder: Path, silence_limit_s: float) -> None:
 
     def start_and_watch(controller: Controller) -> None:
         start(controller)
+        let_signals_in()
         _watch(controller.loop, Watchdog(controller.arbiter, folder, silence_limit_s))
 
     Controller.start = start_and_watch
@@ -144,5 +162,6 @@ def adapt_circus(folder: Path, silence_limit_s: float) -> None:
         _insist_on_quit(handler)
 
     _listen_to_nobody()
+    _hold_reloads()
     Watcher.__init__ = partialmethod(Watcher.__init__, send_hup=True)
     SysHandler.quit = announce_and_quit

@@ -27,7 +27,7 @@ from serving.batching import MicroBatcher
 from serving.catalogue import Catalogue
 from serving.closing import settle
 from serving.drift import Drift
-from serving.ending import everyone_ends
+from serving.ending import everyone_ends, let_signals_in
 from serving.grpc.server import GrpcServer
 from serving.grpc.service import InferenceService
 from serving.heartbeat import Heartbeat
@@ -249,6 +249,7 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._begin_stop, number, signal.getsignal(number))
         loop.add_signal_handler(signal.SIGHUP, self._begin_reload)
+        let_signals_in()
 
     def _begin_reload(self) -> None:
         logger.info("reloading the models")

@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+from serving.ending import hold_signals
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -16,12 +18,13 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(_: argparse.Namespace) -> int:
     """Become `bentoml serve`, or say what is wrong with the settings."""
+    hold_signals()
     from serving.settings import read_settings
     from serving.start import check_port
 
     settings = read_settings(os.environ)
     check_port("PORT", settings.host, settings.port)
-    if sys.stdin.isatty():
+    if sys.stdin and sys.stdin.isatty():
         # Ctrl-C comes from a person, who has nobody to tell first that readiness has failed.
         os.environ.setdefault("MNIST_DRAIN_S", "0")
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")

@@ -1,5 +1,6 @@
 """From start to stop: readiness, draining, signals, reload."""
 
+import re
 import signal
 import socket
 import subprocess
@@ -88,6 +89,30 @@ def test_sigterm_during_the_start_ends_it(start: Start):
     wait_until(lambda: server.worker_pids(), 60)
     server.signal()
     assert server.wait() == 0
+
+
+def held(server: Server) -> bool:
+    status = Path(f"/proc/{server.process.pid}/status").read_text(encoding="utf-8")
+    blocked = int(re.search(r"^SigBlk:\s*(\w+)$", status, re.MULTILINE)[1], 16)
+    return bool(blocked & 1 << signal.SIGTERM - 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_there_is_a_handler_for_it_is_not_lost(start: Start, number: int):
+    server = start()
+    wait_until(lambda: held(server), 60)
+    server.signal(number)
+    assert server.wait(60) == 0
+    assert "ready" not in server.log
+
+
+def test_sighup_during_the_start_ends_nothing(start: Start):
+    server = start()
+    wait_until(lambda: held(server), 60)
+    server.signal(signal.SIGHUP)
+    pids = wait_until(lambda: server.worker_pids(), 60)
+    server.signal(signal.SIGHUP)
+    assert server.wait_ready().worker_pids() == pids
 
 
 def test_workers_end_when_their_supervisor_is_killed(start: Start):

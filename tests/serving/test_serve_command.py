@@ -2,20 +2,23 @@ import argparse
 import os
 import socket
 import sys
+from collections.abc import Iterator
 
 import pytest
 
 from serving.__main__ import main
 from serving.commands import serve
+from serving.ending import let_signals_in
 
 
 @pytest.fixture
-def executed(monkeypatch: pytest.MonkeyPatch, free_port: int) -> list[list[str]]:
+def executed(monkeypatch: pytest.MonkeyPatch, free_port: int) -> Iterator[list[list[str]]]:
     """Return the command lines that this process would have become."""
     commands: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda _, command: commands.append(command))
     monkeypatch.setattr(os, "environ", {"PORT": str(free_port), "MNIST_HOST": "127.0.0.1"})
-    return commands
+    yield commands
+    let_signals_in()
 
 
 def test_it_becomes_bentoml_serve_without_telemetry(executed: list[list[str]], monkeypatch: pytest.MonkeyPatch):
@@ -34,6 +37,14 @@ def test_on_a_terminal_nobody_waits_for_the_drain(
     monkeypatch.setattr(sys.stdin, "isatty", lambda: terminal, raising=False)
     serve.run(argparse.Namespace())
     assert os.environ.get("MNIST_DRAIN_S") == ("0" if terminal else None)
+
+
+def test_without_standard_input_nobody_is_there_who_could_press_a_key(
+    executed: list[list[str]], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sys, "stdin", None)
+    serve.run(argparse.Namespace())
+    assert "MNIST_DRAIN_S" not in os.environ
 
 
 def test_a_wrong_setting_is_one_line_and_no_start(executed: list[list[str]], capsys: pytest.CaptureFixture[str]):
