@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -48,6 +49,20 @@ async def test_what_fits_no_route_is_answered_as_json(app: App, method: str, pat
     assert answer.status_code == status
     assert list(answer.json()) == ["error"]
     assert answer.headers["content-type"] == "application/json"
+
+
+async def test_a_request_is_told_by_its_route():
+    scopes = []
+
+    async def answer(request: Request) -> Response:
+        scopes.append(request.scope)
+        return Response()
+
+    route = Route("/models/{name}", answer)
+    transport = httpx.ASGITransport(Starlette(routes=[route]))
+    async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+        await client.get("/models/tiny")
+    assert scopes[0]["route"] is route
 
 
 async def test_metrics_come_in_both_formats(app: App):

@@ -441,3 +441,7 @@ async def test_a_connection_that_asks_for_nothing_is_closed_in_the_end(
         assert (await client.answer())[0] == 200
         assert await other.ask() == 200
         assert await client.answer() == await other.answer() == (0, {}, None)
+
+
+def test_uvicorn_has_what_is_built_upon():
+    assert "_start_asgi_task" in vars(HttpToolsProtocol)
