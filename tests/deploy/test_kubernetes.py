@@ -179,6 +179,15 @@ def test_the_autoscaler_alone_sets_the_number_of_pods(overlay: Manifests):
     assert 2 <= spec["minReplicas"] < spec["maxReplicas"]
 
 
+def test_one_busy_event_loop_is_enough_to_scale(inference_service: Any):
+    document = render(FOLDER / "cpu")
+    (metric,) = document["HorizontalPodAutoscaler"]["spec"]["metrics"]
+    percent = metric["resource"]["target"]["averageUtilization"]
+    (container,) = pod(document["Deployment"])["containers"]
+    assert percent / 100 * float(container["resources"]["requests"]["cpu"]) < 0.9
+    assert percent == inference_service["spec"]["predictor"]["scaleTarget"]
+
+
 def test_the_autoscaler_follows_the_queue_where_its_metric_is_by_the_name_that_the_adapter_gives(tmp_path: Path):
     (adapter,) = documents(DEPLOY / "prometheus" / "adapter.yaml")
     queue, load = adapter["rules"]["custom"][0]["name"]["as"], "cpu"
