@@ -147,6 +147,7 @@ class Metrics:
         )
         self.loads = self._counter("model_loads", "Versions that were loaded or rejected.", "model", "result")
         self.workers = self._gauge("workers", "Worker processes that are ready.", "livesum")
+        self.configured_workers = self._gauge("configured_workers", "Worker processes that shall be there.", "livemax")
         self.resident_memory = self._gauge("resident_memory_bytes", "Resident memory of all workers.", "livesum")
         self.cpu = self._counter("cpu_seconds", "Processor time of all workers.")
 

@@ -82,6 +82,7 @@ class Worker:
         if folder and folder.is_dir() and not reserve(folder):
             del os.environ[MULTIPROC_VARIABLE]
         self.metrics = Metrics(CollectorRegistry(), shared=settings.workers > 1)
+        self.metrics.configured_workers.set(settings.workers)
         orders = Orders(folder)
         self._heartbeat = Heartbeat(folder)
         models = repository.Repository(settings.models)

@@ -65,6 +65,7 @@ async def test_it_is_alive_at_once_and_ready_when_the_models_are(worker: Worker)
         assert (await client.get("/readyz")).status_code == 200
         assert (await client.post("/predict", json={"pixels": [1] * 784})).status_code == 200
     assert worker.metrics.registry.get_sample_value("mnist_workers") == 1
+    assert worker.metrics.registry.get_sample_value("mnist_configured_workers") == worker.settings.workers
     assert worker.metrics.registry.get_sample_value("mnist_resident_memory_bytes") > 10_000_000
     assert gc.get_freeze_count() > 0
 
