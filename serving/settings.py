@@ -21,15 +21,23 @@ PREFIX = "MNIST_"
 UNPREFIXED = ("port", "v2_port", "grpc_port")
 
 # What a browser sends as Origin; https://html.spec.whatwg.org/multipage/browsers.html#ascii-serialisation-of-an-origin
-ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s,*]+")
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s,*?#@\x80-\U0010ffff]+")
+OWN_PORTS = {"http": ":80", "https": ":443"}
 
 # What Kubernetes puts into each container for a Service whose name begins with "mnist", such as
 # MNIST_READER_SERVICE_HOST; https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
 KUBERNETES_LINK = re.compile(
-    r"MNIST_(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)?)"
+    r"MNIST_(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)=.*"
+    r"|MNIST_(?:\w+_)?PORT=(?:tcp|udp|sctp)://.*",
+    re.DOTALL,
 )
 
-Port = Annotated[int, Field(ge=0, le=65535)]
+DAY_S = 86_400
+MOST = 2**31 - 1  # what gRPC and the system take for a number
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+PortOrNone = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=DAY_S)]
 
 
 def setting(default: Any, unit: str, meaning: str, **bounds: Any) -> Any:
@@ -40,7 +48,7 @@ def setting(default: Any, unit: str, meaning: str, **bounds: Any) -> Any:
 class Settings(BaseModel):
     """The settings of one instance; each field says what it means."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     models: Path = setting(Path("models"), "folder", "model repository, NAME/VERSION/model.onnx")
     default_model: str = setting("mnist-resnet", "name", "model that answers when a request names none")
@@ -48,25 +56,32 @@ class Settings(BaseModel):
         "auto", "auto, cpu, cuda", "where models run; cuda refuses to start elsewhere, auto says what it got"
     )
     threads: int = setting(
-        0, "threads", "threads of one operator; 0 = CPU affinity and cgroup quota, divided by the workers", ge=0
+        0,
+        "threads",
+        "threads of one operator; 0 = CPU affinity and cgroup quota, divided by the workers",
+        ge=0,
+        le=1024,
     )
     host: str = setting("0.0.0.0", "IP address", "address that every listener binds")
     port: Port = setting(3000, "TCP port", "HTTP through BentoML: every route, and BentoML's own clients")
-    v2_port: Port = setting(8000, "TCP port", "HTTP without BentoML's layers, the same routes; 0 = off")
-    grpc_port: Port = setting(8001, "TCP port", "gRPC, Open Inference Protocol v2; 0 = off")
-    admin_port: Port = setting(
+    v2_port: PortOrNone = setting(8000, "TCP port", "HTTP without BentoML's layers, the same routes; 0 = off")
+    grpc_port: PortOrNone = setting(8001, "TCP port", "gRPC, Open Inference Protocol v2; 0 = off")
+    admin_port: PortOrNone = setting(
         0, "TCP port", "HTTP for /metrics and /v2/repository, which are then on no other port; 0 = on all of them"
     )
     tls_cert: str = setting("", "file", "PEM certificate chain: TLS on every port, read again when it changes")
     tls_key: str = setting("", "file", "PEM private key of MNIST_TLS_CERT")
     workers: int = setting(1, "processes", "worker processes behind the ports", ge=1, le=256)
-    max_batch_size: int = setting(64, "images", "largest batch that runs at once; larger requests are split", ge=1)
+    max_batch_size: int = setting(
+        64, "images", "largest batch that runs at once; larger requests are split", ge=1, le=65_536
+    )
     queue_size: int = setting(
         2048,
         "images",
         "images that may wait in one worker for one model, and as many in requests larger than a batch; "
         "more are refused with 429",
         ge=1,
+        le=MOST,
     )
     max_delay_ms: float = setting(
         0.0,
@@ -75,45 +90,55 @@ class Settings(BaseModel):
         ge=0,
         le=1000,
     )
-    request_timeout_s: float = setting(10.0, "s", "time for one request, queue included, then 504", gt=0)
-    head_timeout_s: float = setting(
-        10.0, "s", "time for a client to send the head of a request, then 408; gRPC: to shake hands", gt=0
+    request_timeout_s: Seconds = setting(10.0, "s", "time for one request, queue included, then 504")
+    head_timeout_s: Seconds = setting(
+        10.0, "s", "time for a client to send the head of a request, then 408; gRPC: to shake hands"
     )
-    body_timeout_s: float = setting(
-        30.0, "s", "time for a client to send its body, then 408, or to take its answer", gt=0
-    )
+    body_timeout_s: Seconds = setting(30.0, "s", "time for a client to send its body, then 408, or to take its answer")
     drain_s: float = setting(
         5.0, "s", "from SIGTERM, when readiness fails, to the closing of the listeners", ge=0, le=3600
     )
-    stop_s: float = setting(30.0, "s", "after the drain, longest wait for requests that are still running", gt=0)
+    stop_s: Seconds = setting(30.0, "s", "after the drain, longest wait for requests that are still running")
     watchdog_s: float = setting(
         20.0,
         "s",
         "longest that a worker or a run of a model may be stuck until it is replaced; 0 = for ever",
         ge=0,
+        le=DAY_S,
     )
     max_connections: int = setting(
-        1000, "connections", "on one port of one worker; then idle ones are closed, and more are refused with 429", ge=1
+        1000,
+        "connections",
+        "on one port of one worker; then idle ones are closed, and more are refused with 429",
+        ge=1,
+        le=MOST,
     )
     max_head_bytes: int = setting(
-        32_768, "bytes", "path and headers of one request, then 431; metadata of a call", ge=1024
+        32_768, "bytes", "path and headers of one request, then 431; metadata of a call", ge=1024, le=MOST
     )
-    max_body_bytes: int = setting(33_554_432, "bytes", "largest request body or gRPC message, also unpacked", ge=1024)
+    max_body_bytes: int = setting(
+        33_554_432, "bytes", "largest request body or gRPC message, also unpacked", ge=1024, le=MOST
+    )
     max_pending_bytes: int = setting(
         268_435_456,
         "bytes",
         "bodies that one worker reads and works on, HTTP and gRPC apart; more are refused with 429",
         ge=1024,
+        le=2**40,
     )
-    max_pixels: int = setting(50_000_000, "pixels", "largest picture, by its header", ge=784)
-    max_images: int = setting(2048, "images", "images in one request", ge=1)
+    max_pixels: int = setting(50_000_000, "pixels", "largest picture, by its header", ge=784, le=MOST)
+    max_images: int = setting(2048, "images", "images in one request", ge=1, le=MOST)
     max_json_depth: int = setting(32, "levels", "lists and objects of a JSON body within each other", ge=8, le=512)
     max_json_values: int = setting(
-        3_000_000, "values", "values of a JSON body, a list or an object as 16; 2048 images have 2.6 million", ge=1000
+        3_000_000,
+        "values",
+        "values of a JSON body, a list or an object as 16; 2048 images have 2.6 million",
+        ge=1000,
+        le=MOST,
     )
-    max_part_header_bytes: int = setting(4096, "bytes", "one header line of a part of a form", ge=256)
+    max_part_header_bytes: int = setting(4096, "bytes", "one header line of a part of a form", ge=256, le=MOST)
     rate_limit: float = setting(
-        0.0, "1/s", "requests of one address to one worker, more are refused with 429; 0 = any number", ge=0
+        0.0, "1/s", "requests of one address to one worker, more are refused with 429; 0 = any number", ge=0, le=1e6
     )
     token: SecretStr = setting(
         SecretStr(""), "text", "bearer token that callers need, except for health and the page; empty = none"
@@ -127,7 +152,9 @@ class Settings(BaseModel):
         "", "origins", "web pages of elsewhere that may call, such as https://a.example, commas between"
     )
     explain: bool = setting(True, "true, false", "answer /explain, which shows the inside of the networks")
-    drift_window: int = setting(1000, "images", "latest images whose digits and ink are compared with training", ge=100)
+    drift_window: int = setting(
+        1000, "images", "latest images whose digits and ink are compared with training", ge=100, le=10**7
+    )
     log_level: Literal["debug", "info", "warning", "error"] = setting(
         "info", "debug, info, warning, error", "least level that is logged"
     )
@@ -155,6 +182,10 @@ class Settings(BaseModel):
         if 0 < self.watchdog_s < 2:
             # A worker beats twice a second, if it is not busy.
             raise ValueError(f"MNIST_WATCHDOG_S={self.watchdog_s:g}: expected 0, or 2 and more")
+        if 0 < self.rate_limit < 1 / DAY_S:
+            raise ValueError(
+                f"MNIST_RATE_LIMIT={self.rate_limit:g}: expected 0, or {1 / DAY_S:.1g} (one a day) and more"
+            )
         if self.max_body_bytes > self.max_pending_bytes:
             raise ValueError(
                 f"MNIST_MAX_BODY_BYTES={self.max_body_bytes}: expected at most MNIST_MAX_PENDING_BYTES="
@@ -175,13 +206,19 @@ class Settings(BaseModel):
 
     @property
     def allowed_origins(self) -> list[str]:
-        """The origins of `cors_origins`."""
-        return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
+        """The origins of `cors_origins`, as browsers send them."""
+        return [_as_sent(origin.strip()) for origin in self.cors_origins.split(",") if origin.strip()]
 
     @property
     def max_delay_s(self) -> float:
         """`max_delay_ms` in seconds."""
         return self.max_delay_ms / 1000
+
+
+def _as_sent(origin: str) -> str:
+    scheme, _, host = origin.partition("://")
+    own_port = OWN_PORTS.get(scheme)
+    return f"{scheme}://{host.lower().removesuffix(own_port)}" if own_port else origin
 
 
 def variable(field: str) -> str:
@@ -196,12 +233,13 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
     for name, value in environ.items():
         if not name.startswith(PREFIX) or name in VARIABLES:
             continue
-        if KUBERNETES_LINK.fullmatch(name) and (name != "MNIST_PORT" or value.startswith("tcp://")):
+        if KUBERNETES_LINK.fullmatch(f"{name}={value}"):
             continue
+        # Without the value, which may be a secret.
         if name.removeprefix(PREFIX) in VARIABLES:
-            raise ConfigurationError(f"{name}={value!r}: there is no such setting; {name.removeprefix(PREFIX)} is")
+            raise ConfigurationError(f"{name}: there is no such setting; {name.removeprefix(PREFIX)} is")
         near = difflib.get_close_matches(name, VARIABLES, n=1, cutoff=0.0)
-        raise ConfigurationError(f"{name}={value!r}: there is no such setting; the nearest is {near[0]}")
+        raise ConfigurationError(f"{name}: there is no such setting; the nearest is {near[0]}")
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:

@@ -34,6 +34,12 @@ def test_values_come_from_the_environment():
         ("MNIST_DRAIN_S", "-1"),
         ("MNIST_REQUEST_TIMEOUT_S", "0"),
         ("MNIST_LOG_FORMAT", "xml"),
+        ("PORT", "0"),
+        ("MNIST_STOP_S", "inf"),
+        ("MNIST_BODY_TIMEOUT_S", "nan"),
+        ("MNIST_HEAD_TIMEOUT_S", "3e6"),
+        ("MNIST_CORS_ORIGINS", "https://a.example/page"),
+        ("MNIST_CORS_ORIGINS", "https://bücher.example"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name_value_and_meaning(name: str, value: str):
@@ -42,12 +48,47 @@ def test_a_wrong_value_is_refused_by_name_value_and_meaning(name: str, value: st
     assert Settings.model_fields[VARIABLES[name]].description in text
 
 
+def numbers() -> list[str]:
+    return [name for name, field in VARIABLES.items() if type(getattr(Settings(), field)) in (int, float)]
+
+
+@pytest.mark.parametrize("value", ["1e30", "-1"])
+@pytest.mark.parametrize("name", numbers())
+def test_every_number_has_its_bounds(name: str, value: str):
+    if type(getattr(Settings(), VARIABLES[name])) is int:
+        value = str(int(float(value)))
+    assert refusal(**{name: value}).startswith(f"{name}={value!r}: input should be ")
+
+
+def test_a_rate_is_none_or_at_least_one_a_day():
+    assert refusal(MNIST_RATE_LIMIT="1e-310").startswith("MNIST_RATE_LIMIT=1e-310: expected 0, or ")
+
+
+def test_origins_are_compared_as_browsers_send_them():
+    given = "https://A.Example:443, http://b.example:80,http://b.example:443 , app://Own"
+    assert read_settings({"MNIST_CORS_ORIGINS": given}).allowed_origins == [
+        "https://a.example",
+        "http://b.example",
+        "http://b.example:443",
+        "app://Own",
+    ]
+
+
 def test_an_unknown_variable_is_refused_with_the_nearest_name():
-    assert refusal(MNIST_WORKER="2") == "MNIST_WORKER='2': there is no such setting; the nearest is MNIST_WORKERS"
+    assert refusal(MNIST_WORKER="2") == "MNIST_WORKER: there is no such setting; the nearest is MNIST_WORKERS"
+
+
+def test_the_value_of_an_unknown_variable_may_be_a_secret_and_is_not_shown():
+    assert "hush" not in refusal(MNIST_ADMIN_TOKN="hush")
 
 
 def test_the_port_has_no_prefix():
-    assert refusal(MNIST_PORT="4000") == "MNIST_PORT='4000': there is no such setting; PORT is"
+    assert refusal(MNIST_PORT="4000") == "MNIST_PORT: there is no such setting; PORT is"
+
+
+@pytest.mark.parametrize("name", ["MNIST_ADMN_PORT", "MNIST_V2_PORT", "MNIST_GRPC_PORT"])
+def test_a_misspelt_port_is_no_link_of_kubernetes(name: str):
+    assert refusal(**{name: "9000"}).startswith(f"{name}: there is no such setting; ")
 
 
 def test_what_kubernetes_sets_for_a_service_named_mnist_is_not_ours():
@@ -56,6 +97,8 @@ def test_what_kubernetes_sets_for_a_service_named_mnist_is_not_ours():
         "MNIST_SERVICE_PORT": "3000",
         "MNIST_PORT": "tcp://10.0.0.1:3000",
         "MNIST_PORT_3000_TCP_ADDR": "10.0.0.1",
+        "MNIST_PORT_3000_TCP_PORT": "3000",
+        "MNIST_READER_PORT": "udp://10.0.0.1:3000",
         "MNIST_READER_SERVICE_HOST": "10.0.0.1",
         "MNIST_READER_SERVICE_PORT_HTTP": "3000",
         "MNIST_READER_PORT_3000_TCP": "tcp://10.0.0.1:3000",
