@@ -111,7 +111,7 @@ class Settings(BaseModel):
         "connections",
         "on one port of one worker; then idle ones are closed, and more are refused with 429",
         ge=1,
-        le=MOST,
+        le=1_000_000,
     )
     max_head_bytes: int = setting(
         32_768, "bytes", "path and headers of one request, then 431; metadata of a call", ge=1024, le=MOST
