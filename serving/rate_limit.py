@@ -54,8 +54,11 @@ class RateLimit:
 
 
 def network_of(address: str) -> str:
-    """Return the /64 network of an IPv6 address, and any other address as it is."""
+    """Return the /64 network of an IPv6 address, and any other address, or what a proxy tells instead, as it is."""
     if ":" not in address:
         return address
-    parsed = ipaddress.IPv6Address(address.partition("%")[0])
+    try:
+        parsed = ipaddress.IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
     return str(parsed.ipv4_mapped or ipaddress.IPv6Network((parsed.packed[:8] + bytes(8), 64)))

@@ -60,3 +60,8 @@ def test_who_has_not_asked_for_longest_is_forgotten(monkeypatch: pytest.MonkeyPa
 )
 def test_a_caller_of_version_6_is_its_network(address: str, network: str):
     assert network_of(address) == network
+
+
+def test_what_a_proxy_tells_may_be_no_address():
+    # https://www.rfc-editor.org/rfc/rfc7239#section-6
+    assert network_of("_hidden:x") == "_hidden:x"
