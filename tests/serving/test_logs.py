@@ -42,6 +42,13 @@ def test_json_is_one_object_on_one_line_with_its_fields(request_id: str):
     assert event["time"].endswith("+00:00")
 
 
+def test_nothing_in_json_ends_its_line_or_is_obeyed_by_a_terminal():
+    message = "bad \x9b2J \x7f \u2028 \x85 \\ é done"
+    line = JsonFormatter().format(record(message))
+    assert line.isprintable()
+    assert json.loads(line)["message"] == message
+
+
 def test_a_traceback_is_a_field_of_json():
     try:
         raise ValueError("why")
