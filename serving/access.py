@@ -26,6 +26,7 @@ class Tokens:
     """Bearer tokens of one kind, from a setting or a file with one a line; several at a time let them be exchanged.
 
     Args:
+        setting: that names the token.
         token: the one token; empty for none.
         path: of the file; empty for none.
 
@@ -33,12 +34,12 @@ class Tokens:
         ConfigurationError: the file cannot be read or holds no token.
     """
 
-    def __init__(self, token: SecretStr, path: str):
+    def __init__(self, setting: str, token: SecretStr, path: str):
         self._path = Path(path) if path else None
         self._state: FileState | None = None
         given = token.get_secret_value()
         if given and not SENDABLE.fullmatch(given):
-            raise ConfigurationError("a token is set that cannot be sent; expected printable ASCII")
+            raise ConfigurationError(f"{setting}: this token cannot be sent; expected printable ASCII")
         self._digests = [_digest(given)] if given else []
         if self._path:
             self._state = state_of(self._path)
@@ -59,6 +60,8 @@ class Tokens:
             raise ConfigurationError(f"{path}: there is no token in it; expected one a line")
         if wrong := next((number for number, token in enumerate(tokens, 1) if not SENDABLE.fullmatch(token)), None):
             raise ConfigurationError(f"{path}: token {wrong} cannot be sent; expected printable ASCII")
+        if any(token.startswith("#") for token in tokens):
+            raise ConfigurationError(f"{path}: a line begins with #; expected tokens alone, there are no comments")
         return [_digest(token) for token in tokens]
 
     def refresh(self) -> None:
@@ -95,8 +98,8 @@ class Access:
     """
 
     def __init__(self, settings: Settings):
-        self._callers = Tokens(settings.token, settings.token_file)
-        self._administrators = Tokens(settings.admin_token, settings.admin_token_file)
+        self._callers = Tokens("MNIST_TOKEN", settings.token, settings.token_file)
+        self._administrators = Tokens("MNIST_ADMIN_TOKEN", settings.admin_token, settings.admin_token_file)
         self._rate_limit = RateLimit(settings.rate_limit) if settings.rate_limit else None
 
     @property

@@ -119,3 +119,15 @@ def test_an_address_that_asks_too_often_is_refused_before_its_token_is_looked_at
         made.check_caller("Bearer ask", "192.0.2.1")
     made.check_caller("Bearer ask", "192.0.2.2")
     made.check_caller("Bearer ask", "")
+
+
+def test_a_token_that_cannot_be_sent_is_told_by_its_setting():
+    with pytest.raises(ConfigurationError, match=r"^MNIST_ADMIN_TOKEN: this token cannot be sent"):
+        access(admin_token="gehéim")
+
+
+def test_a_comment_is_not_taken_for_a_token(tmp_path: Path):
+    path = tmp_path / "tokens"
+    path.write_text("ask\n# of last year\n")
+    with pytest.raises(ConfigurationError, match="a line begins with #"):
+        access(token_file=str(path))
