@@ -70,15 +70,15 @@ def is_alive(pid: int) -> bool:
 
 
 def forget_dead_workers(folder: Path) -> None:
-    """Remove the live gauges of workers that are gone; their counters stay, in as little room as they need."""
+    """Remove the live gauges of workers that are gone; what they counted stays, in as little room as it needs."""
     dead = {pid for path in folder.glob("*.db") if (pid := _pid_of(path)) and not is_alive(pid)}
     for pid in dead:
         try:
             mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
-        except FileNotFoundError:  # another worker was quicker
+            for path in folder.glob(f"*_{pid}.db"):
+                _shrink(path)
+        except FileNotFoundError:  # another process was quicker
             continue
-        for path in folder.glob(f"*_{pid}.db"):
-            _shrink(path)
 
 
 def _pid_of(path: Path) -> int:
@@ -90,7 +90,9 @@ def _shrink(path: Path) -> None:
     with path.open("r+b") as file:
         head = file.read(_INT.size)
         used = max(_INT.unpack(head)[0], HEAD_BYTES) if len(head) == _INT.size else HEAD_BYTES
-        if used < os.fstat(file.fileno()).st_size:
+        if used == HEAD_BYTES:
+            path.unlink()
+        elif used < os.fstat(file.fileno()).st_size:
             file.truncate(used)
 
 

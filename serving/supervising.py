@@ -22,6 +22,7 @@ from circus.watcher import Watcher  # type: ignore[import-untyped]
 
 from serving.ending import announce_end, hold_signals, let_signals_in
 from serving.heartbeat import forget_others, silence_s
+from serving.metric_files import forget_dead_workers
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class Watchdog:
         self._arbiter, self._folder, self._limit_s, self._clock = arbiter, folder, limit_s, clock
         self._respawned = clock() - RESPAWN_S
         self._looked = self._awake_since = clock()
+        self._pids: set[int] = set()
 
     def look(self) -> None:
         """Look at every worker once."""
@@ -86,9 +88,16 @@ class Watchdog:
             for worker in workers:
                 if worker not in gone:
                     self._end_if_stuck(worker.pid, now)
-        forget_others(self._folder, {worker.pid for worker in workers})
+        self._forget({worker.pid for worker in workers})
         if gone and now - self._respawned >= RESPAWN_S:
             self._replace(now)
+
+    def _forget(self, pids: set[int]) -> None:
+        """Clear up behind workers that are gone, also where nobody scrapes."""
+        forget_others(self._folder, pids)
+        if pids != self._pids:
+            self._pids = pids
+            forget_dead_workers(self._folder)
 
     def _end_if_stuck(self, pid: int, now: float) -> None:
         silent_s = min(silence_s(self._folder, pid, now), now - self._awake_since)

@@ -73,6 +73,9 @@ class Worker:
 
     def __init__(self, settings: Settings):
         self.settings = settings
+        # First, since they may fail: a worker that is begun in vain shall leave no files.
+        self.access = Access(settings)
+        self._certificate = Certificate(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
         self._threads = settings.threads or available_threads(settings.workers)
         self._inference = ThreadPoolExecutor(1, "inference")
         self._pictures = ThreadPoolExecutor(self._threads, "pictures")
@@ -94,8 +97,6 @@ class Worker:
         self.inference = Inference(self.preparer.prepare, settings.request_timeout_s)
         self.statistics = Statistics(self.catalogue, self.metrics)
         self.bodies = BodyReader(settings)
-        self.access = Access(settings)
-        self._certificate = Certificate(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
         self._guards: list[Guard] = []
         self._unshaken = Unshaken(settings, self._guards, self.metrics) if settings.tls_cert else None
         self._traces = Traces(os.environ)

@@ -103,6 +103,14 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     return World(tmp_path, killed)
 
 
+def test_what_a_dead_worker_has_left_is_cleared_up_without_a_scrape(world: World, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("serving.metric_files.is_alive", lambda pid: pid != 11)
+    for name in ("counter_11.db", "gauge_livesum_11.db", "counter_12.db"):
+        (world.folder / name).write_bytes(bytes(1 << 17))
+    world.watchdog.look()
+    assert [path.name for path in world.folder.glob("*.db")] == ["counter_12.db"]
+
+
 def test_a_silent_worker_is_ended_and_the_other_is_not(world: World, caplog: pytest.LogCaptureFixture):
     world.pass_time(10, 12)
     assert world.killed == []

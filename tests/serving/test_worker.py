@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from serving.errors import ConfigurationError
 from serving.settings import Settings
 from serving.worker import Worker
 from tests.serving.tiny_model import write_tiny_model
@@ -171,3 +172,10 @@ def test_each_listener_has_a_port_or_is_off(models: Path):
     assert len(Worker(Settings(models=models))._listeners) == 2
     assert len(Worker(Settings(models=models, v2_port=0))._listeners) == 1
     assert len(Worker(Settings(models=models, v2_port=0, grpc_port=0))._listeners) == 0
+
+
+def test_a_worker_that_cannot_begin_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    with pytest.raises(ConfigurationError):
+        Worker(Settings(models=tmp_path, token_file=str(tmp_path / "absent")))
+    assert list(tmp_path.iterdir()) == []
