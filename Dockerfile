@@ -33,6 +33,11 @@ RUN set -eu; \
     rm -f onnxruntime/capi/libonnxruntime.so*; \
     rm -rf pip pip-*.dist-info setuptools setuptools-*.dist-info pkg_resources _distutils_hack; \
     rm -f distutils-precedence.pth /opt/venv/bin/pip* /opt/venv/bin/activate* /opt/venv/bin/Activate*
+# Readable whatever the rights in the tree that it is built from: the user it runs as owns none of it.
+WORKDIR /app
+COPY serving/ serving/
+COPY models/ models/
+RUN chmod -R a+rX . && python3 -m compileall -q serving
 
 FROM ${BASE_IMAGE}
 ARG VERSION=0.1.0
@@ -52,9 +57,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     BENTOML_HOME=/tmp/bentoml
 COPY --from=build /opt/venv /opt/venv
 WORKDIR /app
-COPY serving/ serving/
-COPY models/ models/
-RUN python3 -m compileall -q serving
+COPY --from=build /app /app
 USER 10001:0
 EXPOSE 3000 8000 8001
 STOPSIGNAL SIGTERM
