@@ -178,6 +178,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expected
         self.headers += headers
+        self._guard.receiving[self] = self.loop.time()
         super().on_headers_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -217,6 +218,7 @@ class GuardedProtocol(HttpToolsProtocol):
                 self._held = None
                 return
             self._let_go()
+        self._guard.receiving.pop(self, None)
         super().on_message_complete()
 
     def _answer_at_once(self, body: bytes) -> bool:

@@ -25,6 +25,9 @@ KEEP_ALIVE_S = 75
 # anything of theirs is unread. There are never more than so many of them.
 LINGER_S, MAX_LINGERING = 1.0, 100
 
+# A body that takes longer gives way to a new connection where all are busy: it may be one of the probes.
+SLOW_BODY_S = 5.0
+
 
 class Guard:
     """What the connections of one listener share.
@@ -47,6 +50,8 @@ class Guard:
         """Connections whose next head is not complete, by the time since when, the oldest first."""
         self.stalled: dict[GuardedProtocol, float] = {}
         """Connections that do not take their answer, by the time since when."""
+        self.receiving: dict[GuardedProtocol, float] = {}
+        """Connections whose body is not complete, by the time since when, the oldest first."""
         self._resting: dict[GuardedProtocol, float] = {}
         """Connections that have been answered and ask for nothing, by the time since when, the oldest first."""
         self._timer: asyncio.TimerHandle | None = None
@@ -64,16 +69,24 @@ class Guard:
         }
 
     def admit(self, protocol: "GuardedProtocol") -> bool:
-        """Return whether there is room for a new connection, at the cost of one that is idle if need be."""
-        if len(self._taken) >= self.max_connections:
+        """Return whether there is room for a new connection, at the cost of one that is idle or slow if need be."""
+        if len(self._taken) >= self.max_connections and not self._make_room(protocol.loop.time()):
             self.note("connections")
-            idle = self.waiting or self._resting
-            if not idle:
-                return False
-            next(iter(idle)).drop()
+            return False
         self._taken.add(protocol)
         self.waiting[protocol] = protocol.loop.time()
         self._watch(protocol.loop)
+        return True
+
+    def _make_room(self, now: float) -> bool:
+        if idle := self.waiting or self._resting:
+            next(iter(idle)).drop()
+            return True
+        slowest, since = next(iter(self.receiving.items()), (None, now))
+        if slowest is None or now - since < SLOW_BODY_S:
+            return False
+        self.note("connections")
+        slowest.drop()
         return True
 
     def release(self, protocol: "GuardedProtocol") -> None:
@@ -81,6 +94,7 @@ class Guard:
         self._taken.discard(protocol)
         self.waiting.pop(protocol, None)
         self.stalled.pop(protocol, None)
+        self.receiving.pop(protocol, None)
         self._resting.pop(protocol, None)
         timer = self._lingering.pop(protocol, None)
         if timer:

@@ -222,6 +222,26 @@ async def test_a_new_connection_takes_the_place_of_one_that_sends_nothing_or_is_
         assert await fresh[1].ask() == 200
         assert await idle.answer() == (0, {}, None)
         assert [await each.ask() for each in (late, *fresh)] == [200] * 3
+    assert app.value("rejected_total", reason="connections") is None
+
+
+async def test_where_all_send_slow_bodies_the_slowest_gives_way(
+    app: App, free_port: int, monkeypatch: pytest.MonkeyPatch
+):
+    async with listening(app, free_port, max_connections=2) as connect:
+        slow = [await connect() for _ in range(2)]
+        for each in slow:
+            await each.send(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{")
+            await asyncio.sleep(0.05)
+        assert (await (await connect()).answer())[0] == 429
+        monkeypatch.setattr(guard, "SLOW_BODY_S", 0.01)
+        probe = await connect()
+        assert await probe.ask() == 200
+        assert await slow[0].answer() == (0, {}, None)
+        await probe.ask()
+        await slow[1].send(b" " * 999)
+        assert (await slow[1].answer())[0] == 400
+    assert app.value("rejected_total", reason="connections") == 2
 
 
 async def test_of_a_connection_that_asks_for_nothing_no_parser_is_made(
