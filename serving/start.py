@@ -5,6 +5,7 @@ Must not know: how a worker is built.
 
 import os
 import socket
+import tempfile
 
 from serving.access import Access
 from serving.errors import ConfigurationError, ModelNotFound, ModelRejected
@@ -31,6 +32,18 @@ def check_start(settings: Settings) -> None:
             check_port(name, settings.host, port)
     if settings.device == "cuda":
         _check_device(settings)
+
+
+def check_temporary_folder() -> None:
+    """Refuse to start where no temporary file can be made: metrics and heartbeats are such.
+
+    Raises:
+        ConfigurationError: says where it was tried.
+    """
+    try:
+        tempfile.gettempdir()
+    except OSError as error:
+        raise ConfigurationError(f"TMPDIR: expected a folder that can be written to: {error.strerror}") from error
 
 
 def check_port(name: str, host: str, port: int) -> None:

@@ -20,9 +20,10 @@ def run(_: argparse.Namespace) -> int:
     """Become `bentoml serve`, or say what is wrong with the settings."""
     hold_signals()
     from serving.settings import read_settings
-    from serving.start import check_port
+    from serving.start import check_port, check_temporary_folder
 
     settings = read_settings(os.environ)
+    check_temporary_folder()
     check_port("PORT", settings.host, settings.port)
     if sys.stdin and sys.stdin.isatty():
         # Ctrl-C comes from a person, who has nobody to tell first that readiness has failed.

@@ -2,6 +2,7 @@ import argparse
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -59,4 +60,14 @@ def test_a_taken_port_is_one_line_and_no_start(executed: list[list[str]], capsys
         os.environ["PORT"] = str(taken.getsockname()[1])
         assert main(["serve"]) == 1
     assert "cannot listen on 127.0.0.1" in capsys.readouterr().err
+    assert executed == []
+
+
+def test_without_a_place_for_temporary_files_it_is_one_line_and_no_start(
+    executed: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc/absent"])
+    assert main(["serve"]) == 1
+    assert capsys.readouterr().err.startswith("error: TMPDIR: expected a folder that can be written to: ")
     assert executed == []
