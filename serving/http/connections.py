@@ -154,6 +154,11 @@ class GuardedProtocol(HttpToolsProtocol):
         self._in_head, self._fruitful = False, True
         if self._fruitless_bytes + self._chunk_bytes > self._guard.max_head_bytes:
             self._check_head()
+        if [name for name, _ in self.headers].count(b"host") != 1 and self.parser.get_http_version() == "1.1":
+            # RFC 9112, section 3.2
+            self._guard.note("malformed")
+            self._refusal = 400, "expected one Host header"
+            raise Refused
         if len(self.pipeline) >= MAX_PIPELINED:
             self._refusal = 429, f"more than {MAX_PIPELINED} requests were sent ahead of their answers"
             raise Refused

@@ -131,7 +131,7 @@ def test_strangers_write_nothing_into_the_log(server: Server):
     before = server.log
     for port in (*ports(server), server.grpc_port):
         with socket.create_connection(("127.0.0.1", port), 10) as stranger:
-            stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            stranger.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
             # Each port hangs up, without a word or with an alert.
             with suppress(ConnectionResetError):
                 while stranger.recv(1000):

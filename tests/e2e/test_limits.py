@@ -17,7 +17,7 @@ from tests.e2e.server import Server, wait_until
 MAX_BODY_BYTES = 16_000_000
 GIGABYTE = 1_000_000_000
 PORTS = ["port", "v2_port"]
-GET = b"GET / HTTP/1.1\r\n\r\n"
+GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
 @pytest.fixture(scope="module")

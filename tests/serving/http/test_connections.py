@@ -143,7 +143,7 @@ async def test_a_head_within_the_limit_may_stand_before_a_large_body(app: App, f
     async with listening(app, free_port, max_head_bytes=1024) as connect:
         client = await connect()
         body = b'{"pixels": [' + b",".join([b"1"] * 784) + b"]}"
-        await client.send(b"POST /predict HTTP/1.1\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+        await client.send(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
         assert (await client.answer())[0] == 200
 
 
@@ -154,7 +154,7 @@ async def test_endless_trailers_of_a_chunked_body_are_cut(
     monkeypatch.setattr(guard, "LINGER_S", 0.05)
     async with listening(app, free_port, max_head_bytes=1024) as connect:
         client = await connect()
-        await client.send(b"POST /predict HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n")
+        await client.send(b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n")
         await asyncio.sleep(0.05)
         await client.send(flood)
         assert [(await client.answer())[0] for _ in range(2)] == [431, 0]
@@ -171,9 +171,10 @@ async def test_trailers_are_not_taken_for_headers(app: App, free_port: int):
 
     async with listening(app, free_port, show) as connect:
         client = await connect()
-        await client.send(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\nauthorization: x\r\n\r\n")
+        head = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+        await client.send(head + b"0\r\nauthorization: x\r\n\r\n")
         assert (await client.answer())[0] == 200
-    assert seen == [b"transfer-encoding"]
+    assert seen == [b"host", b"transfer-encoding"]
 
 
 async def test_more_requests_than_may_be_sent_ahead_are_429_but_not_at_once(
@@ -334,7 +335,7 @@ async def test_what_follows_an_offer_of_another_protocol_is_read(app: App, free_
             await client.send(pipelined[start : start + size])
             await asyncio.sleep(0)
         assert [(await client.answer())[0] for _ in range(4)] == [200] * 4
-        chunked = b"POST /predict HTTP/1.1\r\n%btransfer-encoding: chunked\r\n\r\n" % (OFFER % protocol)
+        chunked = b"POST /predict HTTP/1.1\r\nhost: x\r\n%btransfer-encoding: chunked\r\n\r\n" % (OFFER % protocol)
         body = post().partition(b"\r\n\r\n")[2]
         await client.send(b"%b%x\r\n%b\r\n0\r\n\r\n" % (chunked, len(body), body))
         assert (await client.answer())[0] == 200
@@ -366,19 +367,19 @@ async def test_a_caller_that_was_answered_before_its_body_came_is_idle(
     async with listening(app, free_port, max_connections=1) as connect:
         for _ in range(2):
             client = await connect()
-            await client.send(b"POST /nowhere HTTP/1.1\r\ncontent-length: 1000\r\n\r\n")
+            await client.send(b"POST /nowhere HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n")
             assert (await client.answer())[0] == 404
             await client.send(late)
         other = await connect()
         assert await other.ask() == 200
-        await other.send(b"POST /nowhere HTTP/1.1\r\ncontent-length: 1000\r\n\r\n")
+        await other.send(b"POST /nowhere HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n")
         assert (await other.answer())[0] == 404
         await other.send(late)
         assert await other.reader.read() == b""
 
 
 def post(body: bytes = json.dumps({"pixels": [1] * 100 + [0] * 684}).encode(), head: bytes = b"") -> bytes:
-    return b"POST /predict HTTP/1.1\r\n%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body)
+    return b"POST /predict HTTP/1.1\r\nhost: x\r\n%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body)
 
 
 def counted(app: App, status: str = "200") -> float | None:
@@ -445,7 +446,7 @@ async def test_a_chunked_prediction_is_answered(app: App, free_port: int):
     async with listening(app, free_port) as connect:
         client = await connect()
         body = post().partition(b"\r\n\r\n")[2]
-        head = b"POST /predict HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
+        head = b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
         pieces = b"".join(b"%x\r\n%b\r\n" % (1, body[place : place + 1]) for place in range(len(body)))
         await client.send(head + pieces + b"0\r\n\r\n")
         assert (await client.answer())[0] == 200
@@ -465,3 +466,19 @@ async def test_a_connection_that_asks_for_nothing_is_closed_in_the_end(
 
 def test_uvicorn_has_what_is_built_upon():
     assert "_start_asgi_task" in vars(HttpToolsProtocol)
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET /livez HTTP/1.1\r\n\r\n", 400),
+        (b"GET /livez HTTP/1.1\r\nhost: x\r\nHost: y\r\n\r\n", 400),
+        (b"GET /livez HTTP/1.1\r\nHost:\r\n\r\n", 200),
+        (b"GET /livez HTTP/1.0\r\n\r\n", 200),
+    ],
+)
+async def test_a_request_names_one_host(app: App, free_port: int, head: bytes, status: int):
+    async with listening(app, free_port) as connect:
+        client = await connect()
+        await client.send(head)
+        assert (await client.answer())[0] == status
