@@ -1,5 +1,7 @@
 // The sheet of paper: strokes and pictures, undo and clear, drawing by pointer or keyboard.
 
+import { make } from "./dom.js";
+
 const INK = "#111111";
 const PAPER = "#ffffff";
 const KEY_STEP = 12;
@@ -22,7 +24,7 @@ export class Pad extends EventTarget {
     super();
     this.#canvas = canvas;
     this.#pen = canvas.getContext("2d");
-    this.#ground = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d");
+    this.#ground = make("canvas", { width: canvas.width, height: canvas.height }).getContext("2d");
     this.#cursorMark = cursorMark;
     this.#cursor = { x: canvas.width / 2, y: canvas.height / 2 };
     this.penWidth = 30;
