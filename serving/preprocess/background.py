@@ -29,6 +29,11 @@ BELL_DEVIATION = 1.4826
 MIN_NOISE = 0.75
 # The darkest pixels by which the ink's level is first guessed: a line one pixel wide, in longer sides of the picture.
 PEAK_LENGTH = 0.15
+# A picture that a computer drew: grades that are no further apart than this count as one, two such hold nearly all
+# pixels, the paper's this share itself, and the ink is this much darker.
+DRAWN_SPREAD = 1
+DRAWN_SHARE, DRAWN_PAPER_SHARE = 0.8, 0.3
+DRAWN_CONTRAST = 60
 # Smooths the steps of the estimate, little enough to follow the edge of a shadow.
 PAPER_BLUR_PIXELS = 1.5
 # Below this the quotient of two dark levels is noise.
@@ -91,8 +96,12 @@ def estimate_paper(grey: Grey, stroke_share: float) -> Grey:
 
     Args:
         grey: uint8 (height, width).
-        stroke_share: the width of the broadest stroke, of the longer side.
+        stroke_share: the width of the broadest stroke, of the longer side; a drawing of two levels has no shadows, and
+            strokes of any width.
     """
+    level = _drawn_paper(grey)
+    if level is not None:
+        return np.full_like(grey, level)
     small = shrink(grey, PAPER_SIDE_PIXELS)
     side = 2 * round(stroke_share * max(small.shape) / 2) + 1
     closed = cv2.morphologyEx(small, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_RECT, (side, side)))
@@ -100,6 +109,15 @@ def estimate_paper(grey: Grey, stroke_share: float) -> Grey:
     # Lower than the blur at the foot of a shadow's edge, where the shadow would look like ink.
     lowest = cv2.erode(cv2.min(closed, blurred), np.ones((3, 3), np.uint8))
     return cv2.resize(lowest, grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def _drawn_paper(grey: Grey) -> int | None:
+    """Return the level of the paper in a drawing of two levels; None in any other picture."""
+    histogram = cv2.calcHist([grey], [0], None, [256], [0, 256]).ravel()
+    near = np.convolve(histogram, np.ones(2 * DRAWN_SPREAD + 1), "same") / histogram.sum()
+    level = int(near.argmax())
+    ink = near[: max(level - DRAWN_CONTRAST, 0)].max(initial=0.0)
+    return level if ink and near[level] > DRAWN_PAPER_SHARE and near[level] + ink > DRAWN_SHARE else None
 
 
 def contrast(grey: Grey, paper: Grey) -> Grey:

@@ -130,7 +130,7 @@ def test_a_dot_is_not_smoothed_in_a_large_picture(dot: int, monkeypatch: pytest.
         picture[1 : 1 + dot, 1 : 1 + dot] = 0
         assert prepare(png(picture)).reasons == (("blank",) if side == 28 and dot < 3 else ("not_a_digit",))
     # A pixel's smoothing takes time in proportion to the deviation; it was 51 million for a picture of 5x5 pixels.
-    assert max(costs) < 2e6
+    assert max(costs, default=0) < 2e6
 
 
 def test_a_dot_that_is_smoothed_in_a_small_picture_looks_the_same() -> None:

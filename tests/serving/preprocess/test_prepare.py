@@ -12,7 +12,7 @@ from serving.preprocess import prepare
 from serving.preprocess.decode import decode
 from serving.preprocess.ink import find_ink
 from serving.preprocess.mnist_form import recognise
-from tests.pictures import KINDS, encode, letter, picture_of, png, texture
+from tests.pictures import KINDS, encode, letter, picture_of, png, texture, thin_line
 from tests.serving.preprocess.conftest import Read
 
 
@@ -101,6 +101,23 @@ def test_a_small_picture_is_read(test_digits: Any, read_all: Read) -> None:
     files = [png(cv2.resize(255 - digit, (16, 16), interpolation=cv2.INTER_AREA)) for digit in images[:60]]
     right = sum(found == label for found, label in zip(read_all(files), labels[:60].tolist(), strict=True))
     assert right >= 55
+
+
+@pytest.mark.parametrize(("side", "pen", "least"), [(28, 5, 50), (64, 14, 52), (280, 20, 57)])
+def test_a_broad_pen_on_a_small_canvas_is_read(
+    side: int, pen: int, least: int, test_digits: Any, read_all: Read
+) -> None:
+    images, labels = test_digits
+    files = []
+    for seed, digit in enumerate(images[:60]):
+        line = thin_line(digit, round(0.7 * side), pen, np.random.default_rng(seed))
+        left, top, width, height = cv2.boundingRect(line)
+        canvas = np.full((side, side), 255, np.uint8)
+        y, x = (side - height) // 2, (side - width) // 2
+        canvas[y : y + height, x : x + width] -= line[top : top + height, left : left + width]
+        files.append(png(canvas))
+    right = sum(found == label for found, label in zip(read_all(files), labels[:60].tolist(), strict=True))
+    assert right >= least
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (2, 2), (5, 5), (3, 900), (900, 3)])
