@@ -85,6 +85,7 @@ def directed(url: str) -> None:
         ("get", "/explain?x=y", {}),
         ("get", "/explain?model=none", {}),
         ("get", "/explain", {}),
+        ("post", "/explain", png | {"headers": {"content-encoding": "gzip"}}),
         ("post", "/explain?x=y", png),
         ("post", "/explain?model=none", png),
         ("post", "/explain", png),
