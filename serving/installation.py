@@ -12,10 +12,10 @@ from serving.errors import ConfigurationError
 DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-qnn")
 
 
-def installed_distributions() -> list[str]:
-    """Return the installed distributions that provide the module `onnxruntime`."""
+def installed_distributions(names: Collection[str] = DISTRIBUTIONS) -> list[str]:
+    """Return those of the distributions that are installed; by default of those that provide `onnxruntime`."""
     found = []
-    for name in DISTRIBUTIONS:
+    for name in names:
         try:
             version(name)
         except PackageNotFoundError:

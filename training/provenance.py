@@ -4,9 +4,10 @@ Must not know: networks, recipes.
 """
 
 import subprocess
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
+
+from serving.installation import installed_distributions
 
 ROOT = Path(__file__).parent.parent
 
@@ -20,11 +21,7 @@ OPENCV = ("opencv-python-headless", "opencv-python", "opencv-contrib-python-head
 
 def packages() -> dict[str, str]:
     """Return name and version of what decides the weights."""
-    found = {name: version(name) for name in PACKAGES}
-    for name in OPENCV:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+    return {name: version(name) for name in (*PACKAGES, *installed_distributions(OPENCV))}
 
 
 def code_commit(root: Path = ROOT) -> str:

@@ -132,13 +132,12 @@ def _check_places(arguments: argparse.Namespace) -> None:
     from serving.offline.job import own_places
     from serving.offline.sources import place_of, real
 
-    if str(arguments.output) == "-":
-        raise ConfigurationError("--output -: standard output is not written, name a file")
     summary: Path | None = arguments.summary
+    for option, place in (("--output", arguments.output), ("--summary", summary)):
+        if str(place) == "-":
+            raise ConfigurationError(f"{option} -: standard output is not written, name a file")
     if summary is None:
         return
-    if str(summary) == "-":
-        raise ConfigurationError("--summary -: standard output is not written, name a file")
     if not summary.absolute().parent.is_dir() or summary.is_dir():
         raise ConfigurationError(f"--summary {summary}: expected a file in a folder that exists")
     if real(summary) == real(arguments.output):

@@ -39,9 +39,12 @@ def find_sheet(small: Grey, dark: bool) -> Grey | None:
     _, body = cv2.threshold(small, 0, 255, kind + cv2.THRESH_OTSU)
     outlines, _ = cv2.findContours(body, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     outline = max(outlines, key=cv2.contourArea, default=None)
-    if outline is None or not _is_sheet(outline, small):
+    if outline is None:
         return None
-    sheet = cv2.drawContours(np.zeros_like(small), [cv2.convexHull(outline)], -1, 255, -1)
+    hull = cv2.convexHull(outline)
+    if not _is_sheet(outline, hull, small):
+        return None
+    sheet = cv2.drawContours(np.zeros_like(small), [hull], -1, 255, -1)
     inner = cv2.erode(sheet, EDGE)
     paper, writing = cv2.bitwise_and(sheet, body), cv2.bitwise_and(inner, cv2.bitwise_not(body))
     if cv2.countNonZero(paper) < MIN_PAPER_SHARE * cv2.countNonZero(sheet):
@@ -53,15 +56,14 @@ def find_sheet(small: Grey, dark: bool) -> Grey | None:
     return None if is_hole else inner
 
 
-def _is_sheet(outline: Grey, small: Grey) -> bool:
-    """Return whether this body is large, has straight sides and lies within the picture.
+def _is_sheet(outline: Grey, hull: Grey, small: Grey) -> bool:
+    """Return whether the body with this outline and hull is large, has straight sides and lies within the picture.
 
     A page that fills the picture but for a shadow reaches its edge.
     """
     left, top, width, height = cv2.boundingRect(outline)
     if not left or not top or left + width == small.shape[1] or top + height == small.shape[0]:
         return False
-    hull = cv2.convexHull(outline)
     corners = cv2.approxPolyDP(hull, BULGE_SHARE * cv2.arcLength(hull, True), True)
     area = cv2.contourArea(hull)
     straight = len(corners) in CORNERS and min(map(cv2.contourArea, (corners, outline))) > STRAIGHT_SHARE * area
