@@ -34,8 +34,9 @@ class Bait:
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
-                self._listening.accept()[0].close()
-                self.calls += 1
+                caller, _ = self._listening.accept()
+                self.calls += 1  # before the close: whom it tells finds the call counted
+                caller.close()
 
     @property
     def opened(self) -> bool:
