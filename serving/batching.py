@@ -15,7 +15,7 @@ import numpy as np
 
 from serving.errors import DeadlineExceeded, QueueFull, ServingError
 from serving.runtime import Outputs
-from serving.waiting import Images, Waiting, drop_dead, images_in
+from serving.waiting import Batch, Images, Waiting, deliver, drop_dead, images_in
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +39,6 @@ class Observer(Protocol):
 
     def queued(self, images: int) -> None:
         """Note that `images` are waiting now."""
-
-
-_Batch = list[tuple[Waiting, Images]]
 
 
 class MicroBatcher:
@@ -85,6 +82,7 @@ class MicroBatcher:
         self._queue: deque[Waiting] = deque()
         self._oversize: deque[Waiting] = deque()
         self._oversize_next = False
+        self._again: Batch = []
         self._waiting = 0
         self._busy = False
         self._seconds_per_image = 0.0
@@ -116,13 +114,12 @@ class MicroBatcher:
         Raises:
             QueueFull: more images would wait than the queue may hold.
             DeadlineExceeded: the deadline passed first.
-            ServingError: the model failed.
+            ServingError: the model failed, on this request alone too.
         """
-        size = len(images)
         now = self._clock()
         if deadline is not None and now >= deadline:
             raise DeadlineExceeded("the deadline had passed before the request could run")
-        if not size:
+        if not len(images):
             return self._run(images)
         try:
             outputs = self.run_now(images)
@@ -194,6 +191,10 @@ class MicroBatcher:
         """Run the next batch, or rest."""
         self._filling = None
         now = self._clock()
+        self._again = [(request, part) for request, part in self._again if not request.future.done()]
+        if self._again:
+            self._start([self._again.pop(0)], now)
+            return
         drop_dead(self._queue, now)
         drop_dead(self._oversize, now)
         heads = [queue[0] for queue in (self._queue, self._oversize) if queue]
@@ -206,14 +207,13 @@ class MicroBatcher:
             return
         self._start(self._take(now), now)
 
-    def _take(self, now: float) -> _Batch:
+    def _take(self, now: float) -> Batch:
         """Take whole requests; every other time, where an oversize one waits, a slice of it before them."""
-        batch: _Batch = []
+        batch: Batch = []
         room = self._max_batch_size
         if self._oversize and (self._oversize_next or not self._queue):
             room -= self._take_part(batch, self._oversize, self._slice(), now)
-            # The other oversize requests are next.
-            self._oversize.rotate(-1)
+            self._oversize.rotate(-1)  # the others are next
             self._oversize_next = False
         else:
             self._oversize_next = True
@@ -223,7 +223,7 @@ class MicroBatcher:
         self._tell_queue()
         return batch
 
-    def _take_part(self, batch: _Batch, queue: deque[Waiting], most: int, now: float) -> int:
+    def _take_part(self, batch: Batch, queue: deque[Waiting], most: int, now: float) -> int:
         """Put images of the first request into the batch, and return how many."""
         request = queue[0]
         if request.taken == 0 and self._observer:
@@ -241,7 +241,7 @@ class MicroBatcher:
             return self._max_batch_size
         return min(max(round(SLICE_S / self._seconds_per_image), 1), self._max_batch_size)
 
-    def _start(self, batch: _Batch, now: float) -> None:
+    def _start(self, batch: Batch, now: float) -> None:
         images = batch[0][1] if len(batch) == 1 else np.concatenate([part for _, part in batch])
         if self._executor is None or len(images) <= self._inline_images:
             try:
@@ -263,7 +263,7 @@ class MicroBatcher:
         finally:
             self._running_since = None
 
-    def _finished(self, batch: _Batch, done: "asyncio.Future[tuple[Outputs, float]]") -> None:
+    def _finished(self, batch: Batch, done: "asyncio.Future[tuple[Outputs, float]]") -> None:
         error = asyncio.CancelledError() if done.cancelled() else done.exception()
         if error is not None:
             self._fail(batch, error)
@@ -271,13 +271,9 @@ class MicroBatcher:
             self._finish(batch, *done.result())
         self._next()
 
-    def _finish(self, batch: _Batch, outputs: Outputs, compute_s: float) -> None:
-        start = 0
-        for request, part in batch:
-            stop = start + len(part)
-            request.deliver(Outputs(outputs.logits[start:stop], outputs.probabilities[start:stop]))
-            start = stop
-        self._ran(start, compute_s)
+    def _finish(self, batch: Batch, outputs: Outputs, compute_s: float) -> None:
+        deliver(batch, outputs)
+        self._ran(len(outputs.logits), compute_s)
 
     def _ran(self, images: int, compute_s: float) -> None:
         if images:
@@ -285,8 +281,11 @@ class MicroBatcher:
         if self._observer:
             self._observer.ran(images, compute_s)
 
-    def _fail(self, batch: _Batch, error: BaseException) -> None:
+    def _fail(self, batch: Batch, error: BaseException) -> None:
         failure = _failure(error)
+        if len(batch) > 1 and isinstance(error, Exception):
+            self._again = batch  # what all together cannot have, memory for one, each may have alone
+            return
         for request, _ in batch:
             request.fail(failure)
 

@@ -63,6 +63,19 @@ class Waiting:
             self.future.set_exception(error)
 
 
+# Requests, each with those of its images that run now.
+Batch = list[tuple[Waiting, Images]]
+
+
+def deliver(batch: Batch, outputs: Outputs) -> None:
+    """Give each request the outputs of its images, which are in the order of the batch."""
+    start = 0
+    for request, part in batch:
+        stop = start + len(part)
+        request.deliver(Outputs(outputs.logits[start:stop], outputs.probabilities[start:stop]))
+        start = stop
+
+
 def images_in(queue: Iterable[Waiting]) -> int:
     """Return how many images wait."""
     return sum(request.left for request in queue)

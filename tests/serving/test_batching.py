@@ -1,4 +1,5 @@
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -214,15 +215,68 @@ async def test_a_deadline_is_answered_while_the_batch_still_runs():
         assert batcher.running_since is None
 
 
-async def test_a_failing_batch_fails_its_requests_and_the_batcher_goes_on(caplog: pytest.LogCaptureFixture):
+async def test_a_failing_model_fails_its_requests_and_the_batcher_goes_on(caplog: pytest.LogCaptureFixture):
     run = FakeRun(error=RuntimeError("secret"))
     batcher = batcher_of(run)
     answers = await asyncio.gather(*(batcher.submit(numbered(n)) for n in range(3)), return_exceptions=True)
     assert [type(answer) for answer in answers] == [ServingError] * 3
     assert not any("secret" in str(answer) for answer in answers)
-    assert len(caplog.records) == 2
+    assert run.batches == [[0], [1, 2], [1], [2]]
+    assert len(caplog.records) == 4
     run.error = None
     assert numbers_in(await batcher.submit(numbered(5))) == [5]
+
+
+class OneBad(FakeRun):
+    """Fails on every batch that holds the image 13."""
+
+    def __call__(self, images: Any) -> Any:
+        outputs = super().__call__(images)
+        if 13 in numbers_in(outputs):
+            raise RuntimeError("no")
+        return outputs
+
+
+@pytest.mark.parametrize("threads", [None, 1])
+async def test_case_d01_where_a_batch_fails_each_request_runs_alone(threads: int | None):
+    run = OneBad()
+    with ThreadPoolExecutor(threads) as executor:
+        batcher = batcher_of(run, executor=executor if threads else None, inline_images=0)
+        asked = [numbered(0), numbered(*range(20, 40)), numbered(1, 2), numbered(13), numbered(3)]
+        *good, bad, last = await asyncio.gather(*map(batcher.submit, asked), return_exceptions=True)
+        await turns()
+    assert type(bad) is ServingError
+    assert [numbers_in(each) for each in (*good[:1], *good[2:], last)] == [[0], [1, 2], [3]]
+    assert numbers_in(good[1]) == list(range(20, 40))
+    assert run.batches.count([13]) == 1
+    assert batcher.waiting_images == 0
+
+
+async def test_whose_caller_has_gone_is_not_run_alone():
+    run = OneBad()
+    batcher = batcher_of(run, inline_images=0)
+    first, gone, bad = (asyncio.ensure_future(batcher.submit(numbered(n))) for n in (0, 1, 13))
+    while [1, 13] not in run.batches:
+        await turns(1)
+    gone.cancel()
+    with pytest.raises(ServingError):
+        await bad
+    assert numbers_in(await first) == [0]
+    assert [1] not in run.batches
+
+
+async def test_a_batch_that_no_thread_takes_any_more_fails_its_requests():
+    run, leave = FakeRun(), threading.Event()
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(leave.wait)
+        batcher = batcher_of(run, executor=executor, inline_images=0)
+        asked = [asyncio.ensure_future(batcher.submit(numbered(n))) for n in range(2)]
+        await turns()
+        executor.shutdown(wait=False, cancel_futures=True)
+        leave.set()
+        answers = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 5)
+    assert [type(answer) for answer in answers] == [ServingError] * 2
+    assert run.batches == []
 
 
 async def test_a_failure_in_the_thread_fails_its_requests_only():
@@ -256,8 +310,6 @@ async def test_what_arrives_while_the_thread_works_forms_the_next_batch():
 
 
 async def test_small_batches_run_on_the_loop_and_large_ones_in_the_thread():
-    import threading
-
     threads = []
 
     def run(images: Any) -> Any:
