@@ -3,17 +3,12 @@
 Must not know: how models run; that is the worker's part.
 """
 
-import atexit
 import logging
 import os
-import secrets
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from http import HTTPStatus
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import bentoml
@@ -22,7 +17,7 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml.exceptions import BentoMLConfigException, BentoMLException
 from pydantic import ValidationError
 
-from serving import logs
+from serving import logs, metric_folder
 from serving.errors import ConfigurationError
 from serving.settings import Settings, read_settings
 from serving.start import check_start
@@ -65,7 +60,7 @@ def hosted() -> "Hosted":
 
 # By default every instance with the same BENTOML_HOME writes to one folder, and wipes it when it starts. This is read
 # in the supervising process, which makes the folder, empties it and hands it to the workers.
-METRICS_FOLDER = Path(tempfile.gettempdir()) / f"mnist-reader-metrics-{secrets.token_hex(8)}"
+METRICS_FOLDER = metric_folder.new_folder()
 BentoMLContainer.prometheus_multiproc_dir.set(str(METRICS_FOLDER))
 
 adapt_circus(METRICS_FOLDER, settings.watchdog_s)
@@ -98,7 +93,7 @@ class MnistReader:
     @staticmethod
     def supervise() -> None:
         """Check, in the supervising process, what would make every worker fail; clear up when it ends."""
-        atexit.register(shutil.rmtree, METRICS_FOLDER, ignore_errors=True)
+        metric_folder.hold(METRICS_FOLDER)
         with _told_to_bentoml():
             check_start(settings)
 
