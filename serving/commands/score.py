@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from serving.options import whole_from
+
 if TYPE_CHECKING:
     from serving.offline.job import Engine, Job, Result
     from serving.offline.limits import ErrorLimit
@@ -79,11 +81,11 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--models", type=Path, metavar="FOLDER", help="the model repository")
     group.add_argument("--model", metavar="NAME[/VERSION]", help="the model, its latest version by default")
     group.add_argument("--device", choices=["auto", "cpu", "cuda"], help="where the model runs")
-    group.add_argument("--workers", type=_positive, metavar="N", help="threads, by default one for each processor")
+    group.add_argument("--workers", type=whole_from(1), metavar="N", help="threads, by default one for each processor")
     group.add_argument("--engine", choices=["local", "ray"], default="local", help="threads here, or a Ray cluster")
     group.add_argument("--ray-address", metavar="HOST:PORT", help="the running cluster, by default one started here")
     group.add_argument("--scale", choices=["auto", "1", "255"], default="auto", help="the value of full ink in numbers")
-    group.add_argument("--max-pixels", type=_positive, metavar="N", help="largest picture that is read")
+    group.add_argument("--max-pixels", type=whole_from(1), metavar="N", help="largest picture that is read")
 
 
 def _add_errors(parser: argparse.ArgumentParser) -> None:
@@ -93,12 +95,6 @@ def _add_errors(parser: argparse.ArgumentParser) -> None:
     limits.add_argument("--max-errors", metavar="N|P%", help="stop at more than N errors, or P percent of the rows")
     group.add_argument("--resume", action="store_true", help="go on with an unfinished run of the same command")
     group.add_argument("--retry-failed", action="store_true", help="go on, and score again the files that had errors")
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return int(text)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -2,28 +2,16 @@
 
 import argparse
 import sys
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from serving.options import whole_from
+
 if TYPE_CHECKING:
     from training.listener import Listener
     from training.recipe import Recipe
-
-
-def whole_from(least: int, most: int | None = None) -> Callable[[str], int]:
-    """Return the type of an option that takes whole numbers from `least` on, or to `most`."""
-    expected = f"from {least} on" if most is None else f"from {least} to {most}"
-
-    def read(text: str) -> int:
-        if not text.isdecimal() or int(text) < least or (most is not None and int(text) > most):
-            raise argparse.ArgumentTypeError(f"expected a whole number {expected}, got {text!r}")
-        return int(text)
-
-    return read
-
 
 # More than any machine has; torch dies of a number that the system refuses.
 THREADS = whole_from(1, 1024)

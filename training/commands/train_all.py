@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.commands.train import whole_from
+from serving.options import whole_from
 
 if TYPE_CHECKING:
     from training.recipe import Recipe

@@ -95,7 +95,7 @@ def test_wrong_usage_is_exit_code_2(source: Path, options: list[str], capsys):
     assert ended.value.code == 2
     said = capsys.readouterr().err
     assert "usage:" in said
-    assert ("--workers: expected a whole number of at least 1, got '0'" in said) == ("--workers" in options)
+    assert ("--workers: expected a whole number from 1 on, got '0'" in said) == ("--workers" in options)
 
 
 @pytest.fixture
