@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from serving.preprocess import background
-from serving.preprocess.background import Levels
+from serving.preprocess.background import MIN_NOISE_RATIO, Levels
 from serving.preprocess.grey import Grey, shrink
 from serving.preprocess.grid import is_joined, without_grid
 from serving.preprocess.sheet import find_sheet
@@ -20,6 +20,12 @@ WORK_SIDE_PIXELS = 384
 
 # The broadest stroke, of the longer side. A wider dark region is shadow, unless nothing else is ink.
 STROKE_SHARES = (0.3, 0.75)
+
+# A broad stroke that is cut by the picture's edge looks like a shadow there, and would be taken for paper. No shadow is
+# as dark as the ink: nearer to it than this share of the way from the paper. At least this share of the picture is
+# looked at so, in a picture of at most this longer side, and belongs to strokes of which this share was seen.
+AS_DARK_SHARE, MIN_TAKEN_SHARE, MIN_SEEN_SHARE = 0.75, 0.01, 0.5
+BROAD_SIDE_PIXELS = 96
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +62,36 @@ def find_ink(grey: Grey) -> Ink:
         levels = background.measure_levels(contrast)
         if levels.ink:
             break
+    if (mended := _without_strokes(paper, work, contrast, levels)) is not None:
+        paper = mended
+        contrast = _smooth(background.contrast(work, paper))
+        levels = background.measure_levels(contrast)
     strokes = choose(contrast, levels)
     if is_joined(strokes.box, contrast.shape) and (clean := without_grid(contrast, levels)) is not None:
         strokes = choose(clean, levels)
     return Ink(dark, work.shape[1] / grey.shape[1], paper, levels, strokes)
+
+
+def _without_strokes(paper: Grey, work: Grey, contrast: Grey, levels: Levels) -> Grey | None:
+    """Return the paper without what is as dark as the ink and in one with it: no shadow, but a broad stroke at an edge.
+
+    None where there is no such thing.
+    """
+    darkest, lightest, *_ = cv2.minMaxLoc(paper)
+    dark = lightest * (1 - AS_DARK_SHARE * levels.ink / 255)
+    if not levels.ink or darkest > dark:
+        return None
+    as_dark = shrink(work, BROAD_SIDE_PIXELS) <= dark
+    strong = shrink(contrast, BROAD_SIDE_PIXELS) >= levels.threshold(0.5, MIN_NOISE_RATIO)
+    if (as_dark & ~strong).mean() < MIN_TAKEN_SHARE:
+        return None
+    _, labels = cv2.connectedComponents(as_dark.astype(np.uint8))
+    sizes = np.bincount(labels.ravel())
+    ours = np.bincount(labels[strong & as_dark], minlength=len(sizes)) >= MIN_SEEN_SHARE * sizes
+    ours[0] = False
+    around = cv2.dilate(ours[labels].astype(np.uint8), np.ones((7, 7), np.uint8))
+    around = cv2.resize(around, work.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    return np.where(around, np.maximum(paper, round(np.median(paper))), paper) if ours.any() else None
 
 
 def _lay_on_paper(work: Grey, sheet: Grey) -> Grey:

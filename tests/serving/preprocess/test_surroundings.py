@@ -12,7 +12,7 @@ from serving.preprocess import prepare
 from serving.preprocess.background import Levels
 from serving.preprocess.ink import find_ink
 from serving.preprocess.strokes import choose
-from tests.pictures import PAPER, PEN, page_with, png
+from tests.pictures import PAPER, PEN, encode, page_with, png
 from tests.serving.preprocess.conftest import Read
 
 
@@ -85,6 +85,32 @@ def _squared(step: int, level: float, slope: float) -> Any:
         paper[first::step] = paper[:, first::step] = level
     turn = cv2.getRotationMatrix2D((300, 300), slope, 1.0)
     return cv2.warpAffine(paper, turn, (600, 600), borderMode=cv2.BORDER_REFLECT)[100:500, 100:500]
+
+
+@pytest.mark.parametrize("cut", [0, 4])
+def test_a_photo_cut_to_its_strokes_is_read_though_most_of_it_is_ink(
+    cut: int, test_digits: Any, read_all: Read
+) -> None:
+    images, labels = test_digits
+    files = []
+    for seed, digit in enumerate(images[:100]):
+        page = page_with(digit, 170, (400, 400), (100, 100), seed)
+        left, top, width, height = cv2.boundingRect(np.where(page == PEN, 255, 0).astype(np.uint8))
+        part = page[top + cut : top + height - cut, left + cut : left + width - cut]
+        grain = np.random.default_rng(seed).normal(0, 3, part.shape)
+        files.append(encode(np.clip(cv2.GaussianBlur(part, (0, 0), 0.8) + grain, 0, 255).astype(np.uint8), "JPEG"))
+    right = sum(found == label for found, label in zip(read_all(files), labels[:100].tolist(), strict=True))
+    assert right >= 93
+
+
+def test_a_broad_stroke_that_is_cut_at_a_corner_is_no_shadow() -> None:
+    page = np.full((170, 156), PAPER, np.uint8)
+    for start, stop, width in (((0, 20), (100, 20), 30), ((100, 20), (50, 120), 30), ((50, 145), (156, 145), 50)):
+        cv2.line(page, start, stop, PEN, width)
+    grain = np.random.default_rng(1).normal(0, 3, page.shape)
+    ink = find_ink(np.clip(page + grain, 0, 255).astype(np.uint8))
+    assert ink.paper.min() > PEN + 100
+    assert ink.strokes.box == (0, 5, 156, 170)
 
 
 @pytest.mark.parametrize(("step", "level", "slope"), [(30, 150, 0), (40, 110, 2), (80, 110, -3)])
