@@ -191,10 +191,11 @@ class MicroBatcher:
         """Run the next batch, or rest."""
         self._filling = None
         now = self._clock()
-        self._again = [(request, part) for request, part in self._again if not request.future.done()]
-        if self._again:
-            self._start([self._again.pop(0)], now)
-            return
+        while self._again:
+            request, part = self._again.pop(0)
+            if not request.future.done():
+                self._start([(request, part)], now)
+                return
         drop_dead(self._queue, now)
         drop_dead(self._oversize, now)
         heads = [queue[0] for queue in (self._queue, self._oversize) if queue]

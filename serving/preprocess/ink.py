@@ -58,18 +58,22 @@ def find_ink(grey: Grey) -> Ink:
         work = cv2.bitwise_not(work)
     for stroke_share in STROKE_SHARES:
         paper = background.estimate_paper(work, stroke_share)
-        contrast = _smooth(background.contrast(work, paper))
-        levels = background.measure_levels(contrast)
+        contrast, levels = _measure(work, paper)
         if levels.ink:
             break
     if (mended := _without_strokes(paper, work, contrast, levels)) is not None:
         paper = mended
-        contrast = _smooth(background.contrast(work, paper))
-        levels = background.measure_levels(contrast)
+        contrast, levels = _measure(work, paper)
     strokes = choose(contrast, levels)
     if is_joined(strokes.box, contrast.shape) and (clean := without_grid(contrast, levels)) is not None:
         strokes = choose(clean, levels)
     return Ink(dark, work.shape[1] / grey.shape[1], paper, levels, strokes)
+
+
+def _measure(work: Grey, paper: Grey) -> tuple[Grey, Levels]:
+    """Return how much each pixel stands out of the paper, and the levels of ink and paper in that."""
+    contrast = _smooth(background.contrast(work, paper))
+    return contrast, background.measure_levels(contrast)
 
 
 def _without_strokes(paper: Grey, work: Grey, contrast: Grey, levels: Levels) -> Grey | None:
