@@ -81,7 +81,7 @@ def idx() -> Seeds:
     kinds = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
     made = [_idx((images // 2).astype(dtype), kind) for kind, dtype in kinds.items()]
     made.append(_idx(np.array([1, 2], np.uint8), 0x08))
-    return [*made, gzip.compress(made[0]), bz2.compress(made[0]), lzma.compress(made[0])]
+    return [*made, gzip.compress(made[0], mtime=0), bz2.compress(made[0]), lzma.compress(made[0])]
 
 
 def _npy(array: npt.NDArray[Any]) -> bytes:
@@ -114,7 +114,7 @@ def csv() -> Seeds:
         f"{row.replace('255', '1e2')}\n\n{row.replace('255', 'nan')}\n",
     ]
     made = [text.encode() for text in texts]
-    return [*made, gzip.compress(made[1]), texts[0].encode("utf-16")]
+    return [*made, gzip.compress(made[1], mtime=0), texts[0].encode("utf-16")]
 
 
 def tables() -> Seeds:
