@@ -21,10 +21,10 @@ FUZZ_SECONDS ?= 60
 # Half of the suite's time is waiting for servers; each process takes up to 1.5 GB for torch.
 SIDE_BY_SIDE := -n 2 --dist loadfile
 
-.PHONY: help serve train train-all test test-no-torch faults fuzz bench bench-peers image-test check format protos lock clean
+.PHONY: help serve train train-all test test-no-torch test-floors environment-no-torch environment-fuzz faults fuzz bench bench-peers image-test check format protos lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-22s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: $(SERVING) ## serve the models in models/ on PORT, V2_PORT and GRPC_PORT (no torch; RUNTIME=cpu|gpu)
 	exec .venv-serving/bin/python -m serving serve
@@ -44,7 +44,14 @@ faults: $(DEV) ## break real servers in every way that RELIABILITY.md lists, and
 		--junitxml=build/faults.xml $(PYTEST_OPTIONS)
 
 test-no-torch: $(NO_TORCH) ## run the service's tests without torch (MNIST as `make test` left it)
-	.venv-no-torch/bin/python -m pytest $(SIDE_BY_SIDE) tests/serving tests/e2e
+	.venv-no-torch/bin/python -m pytest $(SIDE_BY_SIDE) $(PYTEST_OPTIONS) tests/serving tests/e2e
+
+test-floors: ## run the service's tests with the oldest releases that pyproject.toml allows (needs uv; MNIST as `make test` left it)
+	rm -rf .venv-floors
+	$(PYTHON) -m venv .venv-floors
+	uv pip install -q --python .venv-floors/bin/python --resolution lowest-direct -r pyproject.toml \
+		--extra cpu --extra otlp --extra offline --extra test
+	.venv-floors/bin/python -m pytest $(SIDE_BY_SIDE) $(PYTEST_OPTIONS) tests/serving tests/e2e
 
 fuzz: $(FUZZ) ## fuzz every reader, FUZZ_SECONDS each, and the interfaces of a real server
 	.venv-fuzz/bin/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
@@ -85,7 +92,11 @@ lock: ## pin the dependencies of pyproject.toml anew, with the SHA-256 of their 
 LOCK = uv pip compile -q --upgrade --universal --no-header --no-annotate --no-strip-extras --generate-hashes pyproject.toml
 
 clean: ## remove the environments and what tests leave behind
-	rm -rf .venv .venv-serving .venv-no-torch .venv-fuzz .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf .venv .venv-serving .venv-no-torch .venv-floors .venv-fuzz .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+
+environment-no-torch: $(NO_TORCH) ## make what test-no-torch needs
+
+environment-fuzz: $(FUZZ) ## make what fuzz needs
 
 define environment
 	rm -rf $(1)
