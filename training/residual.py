@@ -59,6 +59,11 @@ def residual(normalize: nn.Module) -> nn.Module:
     The end is that of An et al. 2020: convolutions without padding shrink the maps from 7x7 to 3x3, and the linear
     layer sees each place of them. Another padded block and a mean over 7x7 instead, with as many multiply-adds, misread
     34 of 10,000 held-back digits where this misreads 28 (16 epochs on 50,000 digits, one seed).
+
+    A stem of 3x3 and 4x4, and 16 maps at 14x14 instead of 32, are 8.9 million multiply-adds and 1.4 times faster in
+    ONNX Runtime. After 4,000 steps on 30,000 digits that reads better than half the width (of 25,000 held-back digits
+    98 misread instead of 115), but the whole recipe, in 120 epochs, two seeds, misreads 19 of the 5,000 validation
+    digits instead of 15, the negative log-likelihood is 0.0146 instead of 0.0126.
     """
     return nn.Sequential(
         OrderedDict(
