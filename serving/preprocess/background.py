@@ -42,13 +42,9 @@ PAPER_BLUR_PIXELS = 1.5
 DARKEST_PAPER = 48
 
 
-def flatten(grey: Grey) -> Grey:
-    """Return a small picture of this one, uint8 (height, width), without its shading."""
-    return _remove_shading(shrink(grey, POLARITY_SIDE_PIXELS))
-
-
 def is_ink_dark(small: Grey) -> bool:
-    """Return whether the ink is darker than the paper: the paper fills most of the flat picture and of its border."""
+    """Return whether the ink is darker than the paper: the paper fills most of the picture and of its border."""
+    small = np.clip(small - fit_shading(small), 0, 255).astype(np.uint8)
     _, light = cv2.threshold(small, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     peeled = _peel_frame(light)
     border = np.concatenate([peeled[0], peeled[-1], peeled[:, 0], peeled[:, -1]])
@@ -64,22 +60,31 @@ def _skewness(grey: Grey) -> float:
     return float(share @ deviation**3) / spread**3 if spread else 0.0
 
 
-def _remove_shading(grey: Grey) -> Grey:
-    """Subtract a plane, fitted four times so that ink counts little, and keep the mean."""
+def fit_shading(grey: Grey, where: Grey | None = None) -> Grey:
+    """Return how much brighter than in its middle each place of a picture is, by a plane: float32 (height, width).
+
+    Args:
+        grey: uint8 (height, width).
+        where: uint8 like `grey`, 255 where the plane is fitted, 0 elsewhere; None = everywhere.
+    """
     coarse = shrink(grey, 32).astype(np.float32)
     rows, columns = coarse.shape
     y, x = np.mgrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j].astype(np.float32)
     terms = np.stack([np.ones_like(x), x, y], -1).reshape(-1, 3)
-    values, weights = coarse.ravel(), np.ones(coarse.size, np.float32)
+    values, counted = coarse.ravel(), np.ones(coarse.size, np.float32)
+    if where is not None:
+        counted = (shrink(where, 32).ravel() >= 128).astype(np.float32)
+    if not counted.any():
+        return np.zeros(grey.shape, np.float32)
+    weights = counted
     ridge = np.eye(3, dtype=np.float32) * 1e-3  # a picture one pixel wide has no slope
-    for _ in range(4):
+    for _ in range(4):  # so that ink counts little
         weighted = terms * weights[:, None]
         plane = np.linalg.solve(weighted.T @ terms + ridge, weighted.T @ values)
         rest = np.abs(values - terms @ plane)
-        weights = 1 / np.maximum(rest, np.median(rest) + 1)
-    shading = cv2.resize((terms @ plane - plane[0]).reshape(rows, columns), grey.shape[::-1])
-    flat: Grey = np.clip(grey - shading, 0, 255).astype(np.uint8)
-    return flat
+        weights = counted / np.maximum(rest, np.median(rest[counted > 0]) + 1)
+    shading: Grey = cv2.resize((terms @ plane - plane[0]).reshape(rows, columns), grey.shape[::-1])
+    return shading
 
 
 def _peel_frame(light: Grey) -> Grey:

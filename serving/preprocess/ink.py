@@ -50,10 +50,14 @@ class Ink:
 def find_ink(grey: Grey) -> Ink:
     """Find the ink in a grey picture, uint8 (height, width)."""
     work = shrink(grey, WORK_SIDE_PIXELS)
-    flat = background.flatten(work)
-    dark = background.is_ink_dark(flat)
-    if (sheet := find_sheet(flat, dark)) is not None:
-        work, dark = _lay_on_paper(work, sheet), not dark
+    small = shrink(work, background.POLARITY_SIDE_PIXELS)
+    shading: Grey | None = None
+    if (sheet := find_sheet(small)) is not None:
+        dark = sheet.dark
+        shading = cv2.resize(sheet.shading, work.shape[::-1])
+        work = _without_table(work, sheet.mask, shading)
+    else:
+        dark = background.is_ink_dark(small)
     if not dark:
         work = cv2.bitwise_not(work)
     for stroke_share in STROKE_SHARES:
@@ -67,6 +71,8 @@ def find_ink(grey: Grey) -> Ink:
     strokes = choose(contrast, levels)
     if is_joined(strokes.box, contrast.shape) and (clean := without_grid(contrast, levels)) is not None:
         strokes = choose(clean, levels)
+    if shading is not None:
+        paper = np.clip(np.rint(paper + (shading if dark else -shading)), 0, 255).astype(np.uint8)
     return Ink(dark, work.shape[1] / grey.shape[1], paper, levels, strokes)
 
 
@@ -98,10 +104,12 @@ def _without_strokes(paper: Grey, work: Grey, contrast: Grey, levels: Levels) ->
     return np.where(around, np.maximum(paper, round(np.median(paper))), paper) if ours.any() else None
 
 
-def _lay_on_paper(work: Grey, sheet: Grey) -> Grey:
-    """Return the work picture with the table around the sheet as bright as the sheet's paper."""
-    on_sheet = cv2.resize(sheet, work.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
-    return np.where(on_sheet, work, np.median(work[on_sheet]).astype(work.dtype))
+def _without_table(work: Grey, mask: Grey, shading: Grey) -> Grey:
+    """Return the work picture without the sheet's shading, and all that is not in the sheet's mask as bright as it."""
+    on_sheet = cv2.resize(mask, work.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+    flat: Grey = np.clip(np.rint(work - shading), 0, 255).astype(np.uint8)
+    flat[~on_sheet] = np.median(flat[on_sheet])
+    return flat
 
 
 def _smooth(contrast: Grey) -> Grey:

@@ -3,68 +3,189 @@
 Must not know: files, formats, MNIST's form, where the ink is on the paper.
 """
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
+from serving.preprocess.background import BELL_DEVIATION, fit_shading
 from serving.preprocess.grey import Grey
 
-# Of the picture: a smaller body is a digit. Of the sheet: what is written on it leaves as much of it free.
-MIN_SHEET_SHARE = 0.1
+# Of the picture: a smaller body is a digit, a smaller empty sheet a blot, a smaller table the edge of a scan.
+MIN_SHEET_SHARE, MIN_EMPTY_SHARE, MIN_TABLE_SHARE = 0.1, 0.4, 0.015
+# Of its length, the breadth of a sheet that the picture's edges cut, and of one on which nothing is written: a 1 is
+# narrower.
+MIN_BREADTH, MIN_EMPTY_BREADTH = 0.35, 0.5
+# How far a side may bulge, of the outline's length, and how much of the outline its straight sides enclose: of a circle
+# eight chords enclose 0.9 at most.
+BULGE_SHARE = 0.03
+STRAIGHT_SHARE = 0.93
+# A corner may be folded or cut off, by the picture's edges too.
+CORNERS, CORNERS_WHERE_CUT = range(4, 7), range(3, 9)
+# Of the sheet: what is written on it leaves as much of it free. Of its longer side: the writing's longer side, and how
+# far a stroke may come over the edge. Of the difference between table and paper: that between ink and paper.
 MIN_PAPER_SHARE = 0.7
-# Of the sheet's longer side: what is written on it has at least this.
-MIN_WRITING_SHARE = 0.1
+MIN_WRITING_SHARE, MAX_OVER_SHARE = 0.1, 0.05
+MIN_INK_SHARE = 0.25
 # Grey levels: where the surroundings are as even as a computer draws them and the hole is like them, it is a broad 0's.
 EVEN_SPREAD = 1.5
 MIN_DIFFERENCE = 8
-# How far a side may bulge, of the outline's length, and how much of the outline its straight sides enclose: of a circle
-# five or six chords enclose 0.83 at most.
-BULGE_SHARE = 0.03
-STRAIGHT_SHARE = 0.93
-# A corner may be folded or cut off.
-CORNERS = range(4, 7)
+# A page half in shadow may be written on in both halves. So of a table this share at most is as bright as the paper,
+# and this share stands out of it: by half of what ink would, or beside an empty sheet by a share of its difference from
+# the paper, and out of its own grain.
+MAX_PAPER_ON_TABLE, MAX_INK_ON_TABLE = 0.1, 0.003
+INK_LEVEL, EMPTY_LEVEL, GRAIN_LEVEL = 0.5, 0.15, 6.0
 # The edge of the sheet, in pixels of the small picture, is not looked at.
 EDGE = np.ones((5, 5), np.uint8)
 
 
-def find_sheet(small: Grey, dark: bool) -> Grey | None:
-    """Return where a sheet is, 255 on it, uint8 like `small`; None where none is.
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """What is found.
 
-    Its table was taken for the paper, so that the "ink" is one body with straight sides, and with holes: the writing.
-
-    Args:
-        small: uint8 (height, width), without shading.
-        dark: whether the ink was taken for the darker one.
+    Attributes:
+        mask: uint8 (height, width), 255 on the sheet but for its edge.
+        shading: float32 (height, width), how much brighter than in its middle its paper is, as if it went on around it.
+        dark: its ink is darker than its paper.
     """
-    kind = cv2.THRESH_BINARY_INV if dark else cv2.THRESH_BINARY
-    _, body = cv2.threshold(small, 0, 255, kind + cv2.THRESH_OTSU)
+
+    mask: Grey
+    shading: Grey
+    dark: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """A body with straight sides: `filled` uint8 (height, width), 255 in it and its holes; whether the picture cuts it.
+
+    Its longer side in pixels, and its breadth as a share of its length, however it is turned.
+    """
+
+    filled: Grey
+    cut: bool
+    side: int
+    breadth: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Surface:
+    """What is on a sheet: `ink` bool (height, width), nowhere if it is empty; grey levels without shading."""
+
+    ink: Grey
+    dark: bool
+    ink_level: float
+    paper_level: float
+
+
+def find_sheet(small: Grey) -> Sheet | None:
+    """Return where a sheet is in a small picture, uint8 (height, width); None where none is.
+
+    It is a body with straight sides, lighter or darker than what is around it. It may reach the edges of the picture,
+    and be empty.
+    """
+    _, light = cv2.threshold(small, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    larger, smaller = sorted((light, cv2.bitwise_not(light)), key=cv2.countNonZero, reverse=True)
+    return _sheet_of(larger, small) or _sheet_of(smaller, small)
+
+
+def _sheet_of(body: Grey, small: Grey) -> Sheet | None:
+    """Return the sheet that is the largest part of `body`, 255 there, with what is written on it."""
+    shape = _shape_of(body)
+    if shape is None:
+        return None
+    mask = cv2.erode(shape.filled, EDGE)
+    table = shape.filled == 0
+    if not mask.any() or not table.any():
+        return None
+    shading = fit_shading(small, mask)
+    flat = np.clip(np.rint(small - shading), 0, 255).astype(np.uint8)
+    around = flat[table].astype(np.float32)
+    surface = _look_at(flat, mask > 0, float(np.median(around)))
+    if surface is None or (shape.cut and not _leave_what_comes_over_the_edge(surface.ink, mask, shape)):
+        return None
+    written = max(cv2.boundingRect(surface.ink.astype(np.uint8))[2:]) >= MIN_WRITING_SHARE * shape.side
+    if written and _is_hole(surface, around):
+        return None
+    if shape.cut or not written:
+        is_table = (body[table] > 0).mean() <= MAX_PAPER_ON_TABLE and around.size >= MIN_TABLE_SHARE * small.size
+        is_sheet = shape.breadth >= (MIN_BREADTH if written else MIN_EMPTY_BREADTH)
+        is_sheet &= written or around.size <= (1 - MIN_EMPTY_SHARE) * small.size
+        if not is_sheet or not is_table or _is_written_on(around, surface, written):
+            return None
+    return Sheet(mask, shading, surface.dark)
+
+
+def _shape_of(body: Grey) -> _Shape | None:
+    """Return the largest part of `body`, if it is large enough and has straight sides."""
     outlines, _ = cv2.findContours(body, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     outline = max(outlines, key=cv2.contourArea, default=None)
     if outline is None:
         return None
-    hull = cv2.convexHull(outline)
-    if not _is_sheet(outline, hull, small):
-        return None
-    sheet = cv2.drawContours(np.zeros_like(small), [hull], -1, 255, -1)
-    inner = cv2.erode(sheet, EDGE)
-    paper, writing = cv2.bitwise_and(sheet, body), cv2.bitwise_and(inner, cv2.bitwise_not(body))
-    if cv2.countNonZero(paper) < MIN_PAPER_SHARE * cv2.countNonZero(sheet):
-        return None
-    if max(cv2.boundingRect(writing)[2:]) < MIN_WRITING_SHARE * max(cv2.boundingRect(outline)[2:]):
-        return None
-    low, table, high = np.percentile(small[sheet == 0], (25, 50, 75))
-    is_hole = high - low < EVEN_SPREAD and abs(np.median(small[writing > 0]) - table) < MIN_DIFFERENCE
-    return None if is_hole else inner
-
-
-def _is_sheet(outline: Grey, hull: Grey, small: Grey) -> bool:
-    """Return whether the body with this outline and hull is large, has straight sides and lies within the picture.
-
-    A page that fills the picture but for a shadow reaches its edge.
-    """
     left, top, width, height = cv2.boundingRect(outline)
-    if not left or not top or left + width == small.shape[1] or top + height == small.shape[0]:
-        return False
-    corners = cv2.approxPolyDP(hull, BULGE_SHARE * cv2.arcLength(hull, True), True)
+    cut = not left or not top or left + width == body.shape[1] or top + height == body.shape[0]
+    hull = cv2.convexHull(outline)
     area = cv2.contourArea(hull)
-    straight = len(corners) in CORNERS and min(map(cv2.contourArea, (corners, outline))) > STRAIGHT_SHARE * area
-    return straight and area > MIN_SHEET_SHARE * small.size
+    corners = cv2.approxPolyDP(hull, BULGE_SHARE * cv2.arcLength(hull, True), True)
+    if area < MIN_SHEET_SHARE * body.size or len(corners) not in (CORNERS_WHERE_CUT if cut else CORNERS):
+        return None
+    if min(map(cv2.contourArea, (corners, outline))) <= STRAIGHT_SHARE * area:
+        return None
+    breadth, length = sorted(cv2.minAreaRect(hull)[1])
+    filled = cv2.drawContours(np.zeros_like(body), [hull], -1, 255, -1)
+    if cv2.mean(body, filled)[0] < MIN_PAPER_SHARE * 255:
+        return None
+    return _Shape(filled, cut, max(width, height), breadth / length)
+
+
+def _look_at(flat: Grey, where: Grey, table_level: float) -> _Surface | None:
+    """Return what is on a sheet beside a table of this grey level; None where it is no paper.
+
+    Args:
+        flat: uint8 (height, width), without shading.
+        where: bool (height, width), True on the sheet, somewhere at least.
+        table_level: grey level.
+    """
+    level, _ = cv2.threshold(flat[where], 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    is_light = flat > level
+    dark = bool(is_light[where].mean() > 0.5)
+    ink = where & (is_light != dark)
+    paper_level = float(np.median(flat[where & ~ink]))
+    ink_level = float(np.median(flat[ink])) if ink.any() else paper_level
+    if abs(ink_level - paper_level) < MIN_INK_SHARE * abs(table_level - paper_level):
+        return _Surface(np.zeros_like(ink), paper_level > table_level, paper_level, paper_level)
+    if np.count_nonzero(ink) > (1 - MIN_PAPER_SHARE) * np.count_nonzero(where):
+        return None
+    return _Surface(ink, dark, ink_level, paper_level)
+
+
+def _leave_what_comes_over_the_edge(ink: Grey, mask: Grey, shape: _Shape) -> bool:
+    """Take out of ink and mask what is one with the table; return False where that comes too far over the edge."""
+    count, labels = cv2.connectedComponents((ink | (mask == 0)).astype(np.uint8))
+    of_table = np.zeros(count, bool)
+    of_table[labels[shape.filled == 0]] = True
+    over = of_table[labels]
+    reach = 2 * round(MAX_OVER_SHARE * shape.side) + 1
+    if over[cv2.erode(shape.filled, np.ones((reach, reach), np.uint8)) > 0].any():
+        return False
+    ink[over] = False
+    mask[cv2.dilate(over.astype(np.uint8), EDGE) > 0] = 0
+    return True
+
+
+def _is_hole(surface: _Surface, around: Grey) -> bool:
+    """Return whether the "writing" is the hole of a broad 0, through which the same is seen as around it."""
+    low, table, high = np.percentile(around, (25, 50, 75))
+    return bool(high - low < EVEN_SPREAD and abs(surface.ink_level - table) < MIN_DIFFERENCE)
+
+
+def _is_written_on(around: Grey, surface: _Surface, written: bool) -> bool:
+    """Return whether something is written on what is around the sheet, float32 grey levels: the page goes on there."""
+    level = float(np.median(around))
+    rest = around - level
+    if written:
+        ink = (surface.ink_level - surface.paper_level) * level / max(surface.paper_level, 1.0)
+        rest, least = rest * np.sign(ink), INK_LEVEL * abs(ink)
+    else:
+        rest, least = np.abs(rest), EMPTY_LEVEL * abs(level - surface.paper_level)
+    grain = BELL_DEVIATION * float(np.median(np.abs(rest)))
+    return bool((rest > max(least, GRAIN_LEVEL * grain)).mean() > MAX_INK_ON_TABLE)
