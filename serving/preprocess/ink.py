@@ -72,6 +72,7 @@ def find_ink(grey: Grey) -> Ink:
     if is_joined(strokes.box, contrast.shape) and (clean := without_grid(contrast, levels)) is not None:
         strokes = choose(clean, levels)
     if shading is not None:
+        # The digit is drawn from the decoded picture, which has its shading.
         paper = np.clip(np.rint(paper + (shading if dark else -shading)), 0, 255).astype(np.uint8)
     return Ink(dark, work.shape[1] / grey.shape[1], paper, levels, strokes)
 

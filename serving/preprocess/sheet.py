@@ -56,9 +56,13 @@ class Sheet:
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """A body with straight sides: `filled` uint8 (height, width), 255 in it and its holes; whether the picture cuts it.
+    """A body with straight sides.
 
-    Its longer side in pixels, and its breadth as a share of its length, however it is turned.
+    Attributes:
+        filled: uint8 (height, width), 255 in it and in its holes.
+        cut: it reaches an edge of the picture.
+        side: the longer side of its box, in pixels.
+        breadth: as a share of its length, however it is turned, 0 to 1.
     """
 
     filled: Grey
