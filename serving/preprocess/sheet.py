@@ -121,7 +121,9 @@ def _sheet_of(body: Grey, small: Grey) -> Sheet | None:
 
 def _shape_of(body: Grey) -> _Shape | None:
     """Return the largest part of `body`, if it is large enough and has straight sides."""
-    outlines, _ = cv2.findContours(body, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    # Grain of the table, or a thing on it, that touches the sheet is no part of it.
+    opened = cv2.morphologyEx(body, cv2.MORPH_OPEN, EDGE)
+    outlines, _ = cv2.findContours(opened, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     outline = max(outlines, key=cv2.contourArea, default=None)
     if outline is None:
         return None

@@ -12,8 +12,8 @@ from tests.pictures import page_with, png
 from tests.serving.preprocess.conftest import Read
 
 
-def _on_a_table(sheet: Any, level: float, angle: float, seed: int) -> Any:
-    """Return a grainy table, uint8 (560, 560), with the sheet on it, turned by this angle."""
+def _on_a_table(sheet: Any, level: Any, angle: float, seed: int) -> Any:
+    """Return a grainy table of this level or levels, uint8 (560, 560), with the sheet on it, turned by this angle."""
     turn = cv2.getRotationMatrix2D((sheet.shape[1] / 2, sheet.shape[0] / 2), angle, 1.0)
     turn += [[0, 0, 100], [0, 0, 90]]
     laid = cv2.warpAffine(sheet, turn, (560, 560))
@@ -75,6 +75,20 @@ def test_a_sheet_that_the_picture_cuts_is_paper(sides: str, level: float, test_d
     prepared = [prepare(file) for file in files]
     assert {found.polarity for found in prepared} == {"dark_on_light"}
     assert sum(not found.reasons for found in prepared) >= 28
+    right = sum(found == label for found, label in zip(read_all(files), labels[:30].tolist(), strict=True))
+    assert right >= 28
+
+
+@pytest.mark.parametrize("sides", ["L", "TR", "LTR"])
+def test_a_sheet_on_a_table_with_a_strong_grain_is_paper(sides: str, test_digits: Any, read_all: Read) -> None:
+    images, labels = test_digits
+    files = []
+    for seed, digit in enumerate(images[:30]):
+        grain = cv2.GaussianBlur(np.random.default_rng(seed).normal(0, 1, (560, 1)), (0, 0), 4)
+        sheet = page_with(digit, 150, (360, 380), (105, 95), seed)
+        picture = _on_a_table(sheet, 110 + 25 * grain / grain.std(), (seed - 15) / 3, seed)
+        files.append(png(_cut(picture, sides)))
+    assert sum(not prepare(file).reasons for file in files) >= 28
     right = sum(found == label for found, label in zip(read_all(files), labels[:30].tolist(), strict=True))
     assert right >= 28
 
