@@ -67,7 +67,7 @@ def fit_shading(grey: Grey, where: Grey | None = None) -> Grey:
         grey: uint8 (height, width).
         where: uint8 like `grey`, 255 where the plane is fitted, 0 elsewhere; None = everywhere.
     """
-    coarse = shrink(grey, 32).astype(np.float32)
+    coarse = shrink(grey.astype(np.float32), 32)  # rounded, its negative would be another
     rows, columns = coarse.shape
     y, x = np.mgrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j].astype(np.float32)
     terms = np.stack([np.ones_like(x), x, y], -1).reshape(-1, 3)
