@@ -87,6 +87,12 @@ def fit_shading(grey: Grey, where: Grey | None = None) -> Grey:
     return shading
 
 
+def subtract(grey: Grey, shading: Grey) -> Grey:
+    """Return a picture, uint8 (height, width), without this shading, float32 (height, width), to the nearest level."""
+    flat: Grey = np.clip(np.rint(grey - shading), 0, 255).astype(np.uint8)
+    return flat
+
+
 def _peel_frame(light: Grey) -> Grey:
     """Cut off the edges that are nearly all of the rarer class, at most a fifth of each side: the frame of a scan."""
     common = round(cv2.mean(light)[0])

@@ -73,7 +73,7 @@ def find_ink(grey: Grey) -> Ink:
         strokes = choose(clean, levels)
     if shading is not None:
         # The digit is drawn from the decoded picture, which has its shading.
-        paper = np.clip(np.rint(paper + (shading if dark else -shading)), 0, 255).astype(np.uint8)
+        paper = background.subtract(paper, -shading if dark else shading)
     return Ink(dark, work.shape[1] / grey.shape[1], paper, levels, strokes)
 
 
@@ -108,7 +108,7 @@ def _without_strokes(paper: Grey, work: Grey, contrast: Grey, levels: Levels) ->
 def _without_table(work: Grey, mask: Grey, shading: Grey) -> Grey:
     """Return the work picture without the sheet's shading, and all that is not in the sheet's mask as bright as it."""
     on_sheet = cv2.resize(mask, work.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
-    flat: Grey = np.clip(np.rint(work - shading), 0, 255).astype(np.uint8)
+    flat = background.subtract(work, shading)
     flat[~on_sheet] = np.median(flat[on_sheet])
     return flat
 

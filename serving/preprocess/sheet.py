@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from serving.preprocess.background import BELL_DEVIATION, fit_shading
+from serving.preprocess.background import BELL_DEVIATION, fit_shading, subtract
 from serving.preprocess.grey import Grey
 
 # Of the picture: a smaller body is a digit, a smaller empty sheet a blot, a smaller table the edge of a scan.
@@ -102,7 +102,7 @@ def _sheet_of(body: Grey, small: Grey) -> Sheet | None:
     if not mask.any() or not table.any():
         return None
     shading = fit_shading(small, mask)
-    flat = np.clip(np.rint(small - shading), 0, 255).astype(np.uint8)
+    flat = subtract(small, shading)
     around = flat[table].astype(np.float32)
     surface = _look_at(flat, mask > 0, float(np.median(around)))
     if surface is None or (shape.cut and not _leave_what_comes_over_the_edge(surface.ink, mask, shape)):
