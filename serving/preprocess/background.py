@@ -1,4 +1,4 @@
-"""The paper under the ink: which of both is darker, how bright the paper is at each place, what stands out of it.
+"""The paper under the ink: how bright it is at each place, what stands out of it.
 
 Must not know: files, formats, MNIST's form.
 """
@@ -11,10 +11,6 @@ import numpy as np
 from serving.preprocess.grey import Grey, shrink
 
 GRADES = np.arange(256.0)
-# Whether the ink is the darker one is decided in a picture of at most this longer side.
-POLARITY_SIDE_PIXELS = 128
-# An edge of which this share is unlike most of the picture is a scan's frame.
-FRAME_SHARE = 0.85
 # The paper is estimated in a picture of at most this longer side.
 PAPER_SIDE_PIXELS = 96
 # Below this contrast against the paper, of 255, nothing is ink.
@@ -27,7 +23,7 @@ EVEN_SPREAD = 1.0
 # The standard deviation of a bell, in median distances from its middle; and the least, for 8-bit steps.
 BELL_DEVIATION = 1.4826
 MIN_NOISE = 0.75
-# Where two classes of pixels are apart by this measure of Otsu's, the lower one is the paper.
+# Where two classes of pixels are apart by this, the lower one is the paper.
 CLASSES_APART = 0.85
 # The darkest pixels by which the ink's level is first guessed: a line one pixel wide, in longer sides of the picture.
 PEAK_LENGTH = 0.15
@@ -40,24 +36,6 @@ DRAWN_CONTRAST = 60
 PAPER_BLUR_PIXELS = 1.5
 # Below this the quotient of two dark levels is noise.
 DARKEST_PAPER = 48
-
-
-def is_ink_dark(small: Grey) -> bool:
-    """Return whether the ink is darker than the paper: the paper fills most of the picture and of its border."""
-    small = np.clip(small - fit_shading(small), 0, 255).astype(np.uint8)
-    _, light = cv2.threshold(small, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    peeled = _peel_frame(light)
-    border = np.concatenate([peeled[0], peeled[-1], peeled[:, 0], peeled[:, -1]])
-    vote = (2 * cv2.mean(peeled)[0] - 1) + (2 * cv2.mean(border)[0] - 1) - max(-1.0, min(1.0, _skewness(small)))
-    return vote >= 0
-
-
-def _skewness(grey: Grey) -> float:
-    histogram = cv2.calcHist([grey], [0], None, [256], [0, 256]).ravel()
-    share = histogram / histogram.sum()
-    deviation = GRADES - float(share @ GRADES)
-    spread = float(share @ deviation**2) ** 0.5
-    return float(share @ deviation**3) / spread**3 if spread else 0.0
 
 
 def fit_shading(grey: Grey, where: Grey | None = None) -> Grey:
@@ -91,17 +69,6 @@ def subtract(grey: Grey, shading: Grey) -> Grey:
     """Return a picture, uint8 (height, width), without this shading, float32 (height, width), to the nearest level."""
     flat: Grey = np.clip(np.rint(grey - shading), 0, 255).astype(np.uint8)
     return flat
-
-
-def _peel_frame(light: Grey) -> Grey:
-    """Cut off the edges that are nearly all of the rarer class, at most a fifth of each side: the frame of a scan."""
-    common = round(cv2.mean(light)[0])
-    for _ in range(4):
-        light = np.rot90(light)
-        share_of_light = light[: len(light) // 5].mean(1)
-        inner = np.abs(share_of_light - common) < FRAME_SHARE
-        light = light[int(inner.argmax()) if inner.any() else len(inner) :]
-    return light
 
 
 def estimate_paper(grey: Grey, stroke_share: float) -> Grey:
@@ -172,18 +139,23 @@ def _find_ink(histogram: Grey, peak: float, paper: float, noise: float) -> Level
 
 
 def _lower_class(values: Grey, histogram: Grey) -> Grey | None:
-    """Return the histogram of the lower of two classes, where there are two, apart from each other: a tight cut.
-
-    Source: Otsu 1979; his measure of how well two classes are apart is 0.64 for noise alone, and 0.75 for a ramp.
-    """
+    """Return the histogram of the lower of two classes, where there are two, apart from each other: a tight cut."""
     level, _ = cv2.threshold(values, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    return np.where(level >= GRADES, histogram, 0.0) if separability(histogram, level) >= CLASSES_APART else None
+
+
+def separability(histogram: Grey, level: float) -> float:
+    """Return how well two classes of pixels, up to a level and above it, are apart: 0 to 1.
+
+    Source: Otsu 1979; it is 0.64 for noise alone, and 0.75 for a ramp.
+    """
     is_lower = level >= GRADES
     share = histogram / histogram.sum()
     mean = float(share @ GRADES)
     below, mean_below = float(share @ is_lower), float((share * is_lower) @ GRADES)
     between = (mean * below - mean_below) ** 2
     spread = float(share @ (GRADES - mean) ** 2) * below * (1 - below)
-    return np.where(is_lower, histogram, 0.0) if spread and between >= CLASSES_APART * spread else None
+    return between / spread if spread else 0.0
 
 
 def _measure_paper(histogram: Grey) -> tuple[float, float]:

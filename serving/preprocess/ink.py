@@ -12,13 +12,15 @@ from serving.preprocess import background
 from serving.preprocess.background import MIN_NOISE_RATIO, Levels
 from serving.preprocess.grey import Grey, shrink
 from serving.preprocess.grid import is_joined, without_grid
+from serving.preprocess.polarity import POLARITY_SIDE_PIXELS, find_polarity
 from serving.preprocess.sheet import find_sheet
 from serving.preprocess.strokes import Strokes, choose
 
 # The ink is looked for in a picture of at most this longer side; strokes of 1/300 of it are still seen.
 WORK_SIDE_PIXELS = 384
 
-# The broadest stroke, of the longer side. A wider dark region is shadow, unless nothing else is ink.
+# The broadest stroke, of the longer side. A wider dark region is shadow, unless nothing else is ink or the picture is
+# cut to its strokes.
 STROKE_SHARES = (0.3, 0.75)
 
 # A broad stroke that is cut by the picture's edge looks like a shadow there, and would be taken for paper. No shadow is
@@ -50,17 +52,17 @@ class Ink:
 def find_ink(grey: Grey) -> Ink:
     """Find the ink in a grey picture, uint8 (height, width)."""
     work = shrink(grey, WORK_SIDE_PIXELS)
-    small = shrink(work, background.POLARITY_SIDE_PIXELS)
+    small = shrink(work, POLARITY_SIDE_PIXELS)
     shading: Grey | None = None
     if (sheet := find_sheet(small)) is not None:
-        dark = sheet.dark
+        dark, tight = sheet.dark, False
         shading = cv2.resize(sheet.shading, work.shape[::-1])
         work = _without_table(work, sheet.mask, shading)
     else:
-        dark = background.is_ink_dark(small)
+        dark, tight = find_polarity(small)
     if not dark:
         work = cv2.bitwise_not(work)
-    for stroke_share in STROKE_SHARES:
+    for stroke_share in STROKE_SHARES[1:] if tight else STROKE_SHARES:
         paper = background.estimate_paper(work, stroke_share)
         contrast, levels = _measure(work, paper)
         if levels.ink:

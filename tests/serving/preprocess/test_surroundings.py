@@ -12,7 +12,7 @@ from serving.preprocess import prepare
 from serving.preprocess.background import Levels
 from serving.preprocess.ink import find_ink
 from serving.preprocess.strokes import choose
-from tests.pictures import PAPER, PEN, encode, page_with, png
+from tests.pictures import PAPER, PEN, encode, outline, page_with, png
 from tests.serving.preprocess.conftest import Read
 
 
@@ -101,6 +101,43 @@ def test_a_photo_cut_to_its_strokes_is_read_though_most_of_it_is_ink(
         files.append(encode(np.clip(cv2.GaussianBlur(part, (0, 0), 0.8) + grain, 0, 255).astype(np.uint8), "JPEG"))
     right = sum(found == label for found, label in zip(read_all(files), labels[:100].tolist(), strict=True))
     assert right >= 93
+
+
+@pytest.mark.parametrize("pen", [18, 32])
+@pytest.mark.parametrize("margin", [0, 7])
+@pytest.mark.parametrize("dark", [True, False])
+def test_a_broad_pen_in_a_tight_cut_is_the_ink_and_not_the_paper(
+    pen: int, margin: int, dark: bool, test_digits: Any, read_all: Read
+) -> None:
+    images, labels = test_digits
+    files, polarities = [], []
+    for seed, digit in enumerate(images[:50]):
+        rng = np.random.default_rng(seed)
+        strokes = cv2.copyMakeBorder(outline(digit, 170, rng), *[pen] * 4, cv2.BORDER_CONSTANT, value=0)
+        broad = cv2.dilate(strokes, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (pen, pen)))
+        left, top, width, height = cv2.boundingRect(broad)
+        page = np.full((height + 2 * margin, width + 2 * margin), float(PAPER))
+        page[margin : margin + height, margin : margin + width][broad[top : top + height, left : left + width] > 0] = (
+            PEN
+        )
+        page = cv2.GaussianBlur(page, (0, 0), 0.8) * np.linspace(1, 0.85, page.shape[1]) + rng.normal(0, 3, page.shape)
+        grey = np.clip(page if dark else 255 - page, 0, 255).astype(np.uint8)
+        files.append(png(grey))
+        polarities.append(find_ink(grey).dark == dark)
+    right = sum(found == label for found, label in zip(read_all(files), labels[:50].tolist(), strict=True))
+    assert right >= 47
+    assert sum(polarities) >= 46
+
+
+@pytest.mark.parametrize("level", [50, 120])
+def test_the_corners_of_a_table_around_a_turned_sheet_are_no_paper(level: int, test_digits: Any) -> None:
+    files = []
+    for seed, digit in enumerate(test_digits[0][:30]):
+        sheet = page_with(digit, 130, (300, 300), (80, 90), seed)
+        turn = cv2.getRotationMatrix2D((150, 150), 30, 1.2) + np.array([[0, 0, 60], [0, 0, 60]])
+        table = np.full((420, 420), level, np.uint8)
+        files.append(png(cv2.warpAffine(sheet, turn, (420, 420), dst=table, borderMode=cv2.BORDER_TRANSPARENT)))
+    assert {prepare(file).polarity for file in files} == {"dark_on_light"}
 
 
 def test_a_broad_stroke_that_is_cut_at_a_corner_is_no_shadow() -> None:

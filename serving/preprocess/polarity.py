@@ -1,0 +1,125 @@
+"""Which of ink and paper is the darker one, and whether the picture is cut so tightly that its ink may fill most of it.
+
+Must not know: files, formats, MNIST's form, sheets.
+"""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from serving.preprocess.background import GRADES, fit_shading, separability
+from serving.preprocess.grey import Grey
+
+# It is decided in a picture of at most this longer side.
+POLARITY_SIDE_PIXELS = 128
+# An edge of which this share is unlike most of the picture is a scan's frame.
+FRAME_SHARE = 0.85
+# A picture may be cut so tightly that its ink is as large a share of it as this. There are two levels then, as well
+# apart as this: beside paper and ink, a shadow or a table is a third.
+TIGHT_INK_SHARES = 0.35, 0.75
+TIGHT_SEPARABILITY = 0.9
+# Around what is inside a frame lies this share of paper at least; around a digit cut to its strokes, less.
+PAPER_IN_FRAME_SHARE = 0.9
+# Of the picture's outline: a shorter piece is a speck.
+MIN_PIECE_SHARE = 0.03
+# What has straight sides is a sheet, no digit. How far a side may bulge, of the outline's length; of the area around
+# it, how much the straight sides enclose, and how much the outline itself does: of a circle seven chords enclose 0.87.
+BULGE_SHARE = 0.02
+STRAIGHT_SHARE, SOLID_SHARE = 0.96, 0.88
+# Grain and things that touch a sheet are no part of it.
+OPENING = np.ones((5, 5), np.uint8)
+
+
+class Polarity(NamedTuple):
+    """`dark`: the ink is darker than the paper; `tight`: the picture is cut to strokes that may fill most of it."""
+
+    dark: bool
+    tight: bool
+
+
+def find_polarity(small: Grey) -> Polarity:
+    """Return the polarity of a small picture, uint8 (height, width)."""
+    dark = _is_ink_dark_in_a_tight_cut(small)
+    return Polarity(_fills_the_lighter_one_most(small), tight=False) if dark is None else Polarity(dark, tight=True)
+
+
+def _is_ink_dark_in_a_tight_cut(small: Grey) -> bool | None:
+    """Return whether the ink is the darker one where much of the picture is ink; None where that cannot be told."""
+    level, light = cv2.threshold(small, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    histogram = cv2.calcHist([small], [0], None, [256], [0, 256]).ravel()
+    if separability(histogram, level) < TIGHT_SEPARABILITY:
+        return None
+    dark = _is_paper_light_along_the_edges(light)
+    if dark is None:
+        return None
+    ink = 1 - light if dark else light
+    least, most = TIGHT_INK_SHARES
+    return dark if least < cv2.mean(ink)[0] <= most and not _has_straight_sides(ink) else None
+
+
+def _is_paper_light_along_the_edges(light: Grey) -> bool | None:
+    """Return which class the paper is, 0 or 1 in `light`, by what of it reaches the picture's edges.
+
+    The strokes of a digit are in one piece; where they are cut they part the paper into several, and where they are not
+    it is all that the edges show. None where both are in as many pieces.
+    """
+    inner = _peel_frame(light)
+    if abs(cv2.mean(_edges(inner))[0] - round(cv2.mean(light)[0])) > 1 - PAPER_IN_FRAME_SHARE:
+        inner = light
+    inner = cv2.medianBlur(np.ascontiguousarray(inner), 3)
+    dark_pieces, light_pieces = _count_pieces(1 - inner), _count_pieces(inner)
+    return None if dark_pieces == light_pieces else light_pieces > dark_pieces
+
+
+def _has_straight_sides(body: Grey) -> bool:
+    """Return whether the largest part of what is 1 in `body` fills a polygon."""
+    outlines, _ = cv2.findContours(
+        cv2.morphologyEx(body, cv2.MORPH_OPEN, OPENING), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
+    )
+    outline = max(outlines, key=cv2.contourArea, default=None)
+    if outline is None:
+        return False
+    hull = cv2.convexHull(outline)
+    sides = cv2.approxPolyDP(hull, BULGE_SHARE * cv2.arcLength(hull, True), True)
+    area = cv2.contourArea(hull)
+    return cv2.contourArea(sides) >= STRAIGHT_SHARE * area and cv2.contourArea(outline) >= SOLID_SHARE * area
+
+
+def _count_pieces(where: Grey) -> int:
+    """Return how many connected parts of what is 1 in `where` reach the edges, but for specks."""
+    _, labels = cv2.connectedComponents(where)
+    edges = _edges(labels)
+    return int((np.bincount(edges)[1:] >= MIN_PIECE_SHARE * edges.size).sum())
+
+
+def _edges(picture: Grey) -> Grey:
+    return np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+
+
+def _fills_the_lighter_one_most(small: Grey) -> bool:
+    """Return whether the lighter class fills most of a picture without its shading, and of its border: the paper."""
+    flat = np.clip(small - fit_shading(small), 0, 255).astype(np.uint8)
+    _, light = cv2.threshold(flat, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    peeled = _peel_frame(light)
+    most = (2 * cv2.mean(peeled)[0] - 1) + (2 * cv2.mean(_edges(peeled))[0] - 1)
+    return most >= max(-1.0, min(1.0, _skewness(flat)))
+
+
+def _skewness(grey: Grey) -> float:
+    histogram = cv2.calcHist([grey], [0], None, [256], [0, 256]).ravel()
+    share = histogram / histogram.sum()
+    deviation = GRADES - float(share @ GRADES)
+    spread = float(share @ deviation**2) ** 0.5
+    return float(share @ deviation**3) / spread**3 if spread else 0.0
+
+
+def _peel_frame(light: Grey) -> Grey:
+    """Cut off the edges that are nearly all of the rarer class, at most a fifth of each side: the frame of a scan."""
+    common = round(cv2.mean(light)[0])
+    for _ in range(4):
+        light = np.rot90(light)
+        share_of_light = light[: len(light) // 5].mean(1)
+        inner = np.abs(share_of_light - common) < FRAME_SHARE
+        light = light[int(inner.argmax()) if inner.any() else len(inner) :]
+    return light
