@@ -3,6 +3,7 @@
 Must not know: files, formats, MNIST's form.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -54,15 +55,20 @@ def find_ink(grey: Grey) -> Ink:
     work = shrink(grey, WORK_SIDE_PIXELS)
     small = shrink(work, POLARITY_SIDE_PIXELS)
     shading: Grey | None = None
+    stroke_shares: Sequence[float] = STROKE_SHARES
     if (sheet := find_sheet(small)) is not None:
-        dark, tight = sheet.dark, False
+        dark = sheet.dark
         shading = cv2.resize(sheet.shading, work.shape[::-1])
         work = _without_table(work, sheet.mask, shading)
     else:
-        dark, tight = find_polarity(small)
+        dark, free = find_polarity(small)
+        if free is not None:
+            shading = cv2.resize(background.fit_shading(small, free), work.shape[::-1])
+            work = background.subtract(work, shading)
+            stroke_shares = STROKE_SHARES[1:]
     if not dark:
         work = cv2.bitwise_not(work)
-    for stroke_share in STROKE_SHARES[1:] if tight else STROKE_SHARES:
+    for stroke_share in stroke_shares:
         paper = background.estimate_paper(work, stroke_share)
         contrast, levels = _measure(work, paper)
         if levels.ink:

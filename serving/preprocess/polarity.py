@@ -18,7 +18,8 @@ FRAME_SHARE = 0.85
 # A picture may be cut so tightly that its ink is as large a share of it as this. There are two levels then, as well
 # apart as this: beside paper and ink, a shadow or a table is a third.
 TIGHT_INK_SHARES = 0.35, 0.75
-TIGHT_SEPARABILITY = 0.9
+TIGHT_SEPARABILITY = 0.92
+EDGE = np.ones((3, 3), np.uint8)
 # Around what is inside a frame lies this share of paper at least; around a digit cut to its strokes, less.
 PAPER_IN_FRAME_SHARE = 0.9
 # Of the picture's outline: a shorter piece is a speck.
@@ -32,30 +33,35 @@ OPENING = np.ones((5, 5), np.uint8)
 
 
 class Polarity(NamedTuple):
-    """`dark`: the ink is darker than the paper; `tight`: the picture is cut to strokes that may fill most of it."""
+    """`dark`: the ink is darker than the paper.
+
+    `paper`: where the picture is cut to strokes that may fill most of it, uint8 (height, width), 255 on paper, but for
+    its edge; else None.
+    """
 
     dark: bool
-    tight: bool
+    paper: Grey | None
 
 
 def find_polarity(small: Grey) -> Polarity:
     """Return the polarity of a small picture, uint8 (height, width)."""
-    dark = _is_ink_dark_in_a_tight_cut(small)
-    return Polarity(_fills_the_lighter_one_most(small), tight=False) if dark is None else Polarity(dark, tight=True)
+    return _find_tight_cut(small) or Polarity(_fills_the_lighter_one_most(small), None)
 
 
-def _is_ink_dark_in_a_tight_cut(small: Grey) -> bool | None:
-    """Return whether the ink is the darker one where much of the picture is ink; None where that cannot be told."""
+def _find_tight_cut(small: Grey) -> Polarity | None:
+    """Return the polarity of a picture of which much is ink; None where that cannot be told."""
     level, light = cv2.threshold(small, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    histogram = cv2.calcHist([small], [0], None, [256], [0, 256]).ravel()
-    if separability(histogram, level) < TIGHT_SEPARABILITY:
+    surely_light, surely_dark = cv2.erode(light, EDGE), cv2.erode(1 - light, EDGE)  # a soft edge is of neither
+    histogram = cv2.calcHist([small], [0], cv2.max(surely_light, surely_dark), [256], [0, 256]).ravel()
+    if not histogram.any() or separability(histogram, level) < TIGHT_SEPARABILITY:
         return None
     dark = _is_paper_light_along_the_edges(light)
     if dark is None:
         return None
-    ink = 1 - light if dark else light
     least, most = TIGHT_INK_SHARES
-    return dark if least < cv2.mean(ink)[0] <= most and not _has_straight_sides(ink) else None
+    ink, paper = (1 - light, surely_light) if dark else (light, surely_dark)
+    is_tight = least < cv2.mean(ink)[0] <= most and not _has_straight_sides(ink)
+    return Polarity(dark, paper * np.uint8(255)) if is_tight else None
 
 
 def _is_paper_light_along_the_edges(light: Grey) -> bool | None:
