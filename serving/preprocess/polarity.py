@@ -8,7 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from serving.preprocess.background import GRADES, fit_shading, separability
+from serving.preprocess.background import GRADES, fit_shading, separability, subtract
 from serving.preprocess.grey import Grey
 
 # It is decided in a picture of at most this longer side.
@@ -105,7 +105,7 @@ def _edges(picture: Grey) -> Grey:
 
 def _fills_the_lighter_one_most(small: Grey) -> bool:
     """Return whether the lighter class fills most of a picture without its shading, and of its border: the paper."""
-    flat = np.clip(small - fit_shading(small), 0, 255).astype(np.uint8)
+    flat = subtract(small, fit_shading(small))
     _, light = cv2.threshold(flat, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     peeled = _peel_frame(light)
     most = (2 * cv2.mean(peeled)[0] - 1) + (2 * cv2.mean(_edges(peeled))[0] - 1)
