@@ -50,7 +50,10 @@ def find_polarity(small: Grey) -> Polarity:
 
 def _find_tight_cut(small: Grey) -> Polarity | None:
     """Return the polarity of a picture of which much is ink; None where that cannot be told."""
+    least, most = TIGHT_INK_SHARES
     level, light = cv2.threshold(small, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    if not 1 - most <= cv2.mean(light)[0] <= most:  # as in most pictures
+        return None
     surely_light, surely_dark = cv2.erode(light, EDGE), cv2.erode(1 - light, EDGE)  # a soft edge is of neither
     histogram = cv2.calcHist([small], [0], cv2.max(surely_light, surely_dark), [256], [0, 256]).ravel()
     if not histogram.any() or separability(histogram, level) < TIGHT_SEPARABILITY:
@@ -58,9 +61,8 @@ def _find_tight_cut(small: Grey) -> Polarity | None:
     dark = _is_paper_light_along_the_edges(light)
     if dark is None:
         return None
-    least, most = TIGHT_INK_SHARES
     ink, paper = (1 - light, surely_light) if dark else (light, surely_dark)
-    is_tight = least < cv2.mean(ink)[0] <= most and not _has_straight_sides(ink)
+    is_tight = cv2.mean(ink)[0] > least and not _has_straight_sides(ink)
     return Polarity(dark, paper * np.uint8(255)) if is_tight else None
 
 
