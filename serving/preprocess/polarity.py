@@ -10,6 +10,7 @@ import numpy as np
 
 from serving.preprocess.background import GRADES, fit_shading, separability, subtract
 from serving.preprocess.grey import Grey
+from serving.preprocess.outline import corners_of, largest_outline
 
 # It is decided in a picture of at most this longer side.
 POLARITY_SIDE_PIXELS = 128
@@ -28,8 +29,6 @@ MIN_PIECE_SHARE = 0.03
 # it, how much the straight sides enclose, and how much the outline itself does: of a circle seven chords enclose 0.87.
 BULGE_SHARE = 0.02
 STRAIGHT_SHARE, SOLID_SHARE = 0.96, 0.88
-# Grain and things that touch a sheet are no part of it.
-OPENING = np.ones((5, 5), np.uint8)
 
 
 class Polarity(NamedTuple):
@@ -82,16 +81,15 @@ def _is_paper_light_along_the_edges(light: Grey) -> bool | None:
 
 def _has_straight_sides(body: Grey) -> bool:
     """Return whether the largest part of what is 1 in `body` fills a polygon."""
-    outlines, _ = cv2.findContours(
-        cv2.morphologyEx(body, cv2.MORPH_OPEN, OPENING), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
-    )
-    outline = max(outlines, key=cv2.contourArea, default=None)
+    outline = largest_outline(body)
     if outline is None:
         return False
     hull = cv2.convexHull(outline)
-    sides = cv2.approxPolyDP(hull, BULGE_SHARE * cv2.arcLength(hull, True), True)
     area = cv2.contourArea(hull)
-    return cv2.contourArea(sides) >= STRAIGHT_SHARE * area and cv2.contourArea(outline) >= SOLID_SHARE * area
+    return (
+        cv2.contourArea(corners_of(hull, BULGE_SHARE)) >= STRAIGHT_SHARE * area
+        and cv2.contourArea(outline) >= SOLID_SHARE * area
+    )
 
 
 def _count_pieces(where: Grey) -> int:

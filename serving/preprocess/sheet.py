@@ -10,6 +10,7 @@ import numpy as np
 
 from serving.preprocess.background import BELL_DEVIATION, fit_shading, subtract
 from serving.preprocess.grey import Grey
+from serving.preprocess.outline import corners_of, largest_outline
 
 # Of the picture: a smaller body is a digit, a smaller empty sheet a blot, a smaller table the edge of a scan.
 MIN_SHEET_SHARE, MIN_EMPTY_SHARE, MIN_TABLE_SHARE = 0.1, 0.4, 0.015
@@ -121,17 +122,14 @@ def _sheet_of(body: Grey, small: Grey) -> Sheet | None:
 
 def _shape_of(body: Grey) -> _Shape | None:
     """Return the largest part of `body`, if it is large enough and has straight sides."""
-    # Grain of the table, or a thing on it, that touches the sheet is no part of it.
-    opened = cv2.morphologyEx(body, cv2.MORPH_OPEN, EDGE)
-    outlines, _ = cv2.findContours(opened, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    outline = max(outlines, key=cv2.contourArea, default=None)
+    outline = largest_outline(body)
     if outline is None:
         return None
     left, top, width, height = cv2.boundingRect(outline)
     cut = not left or not top or left + width == body.shape[1] or top + height == body.shape[0]
     hull = cv2.convexHull(outline)
     area = cv2.contourArea(hull)
-    corners = cv2.approxPolyDP(hull, BULGE_SHARE * cv2.arcLength(hull, True), True)
+    corners = corners_of(hull, BULGE_SHARE)
     if area < MIN_SHEET_SHARE * body.size or len(corners) not in (CORNERS_WHERE_CUT if cut else CORNERS):
         return None
     if min(map(cv2.contourArea, (corners, outline))) <= STRAIGHT_SHARE * area:
