@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from serving.preprocess.grey import Grey, shrink
+from serving.preprocess.grey import Grey, histogram_of, shrink
 
 GRADES = np.arange(256.0)
 # The paper is estimated in a picture of at most this longer side.
@@ -93,7 +93,7 @@ def estimate_paper(grey: Grey, stroke_share: float) -> Grey:
 
 def _drawn_paper(grey: Grey) -> int | None:
     """Return the level of the paper in a drawing of two levels; None in any other picture."""
-    histogram = cv2.calcHist([grey], [0], None, [256], [0, 256]).ravel()
+    histogram = histogram_of(grey)
     near = np.convolve(histogram, np.ones(2 * DRAWN_SPREAD + 1), "same") / histogram.sum()
     # The lightest: in a tight cut the ink may fill more.
     last = int(np.flatnonzero(near > DRAWN_PAPER_SHARE).max(initial=0))
@@ -123,7 +123,7 @@ class Levels:
 
 def measure_levels(values: Grey) -> Levels:
     """Return the levels of a picture of contrasts, uint8 (height, width)."""
-    histogram = cv2.calcHist([values], [0], None, [256], [0, 256]).ravel()
+    histogram = histogram_of(values)
     peak = 255.0 - int(np.searchsorted(np.cumsum(histogram[::-1]), PEAK_LENGTH * max(values.shape)))
     levels = _find_ink(histogram, peak, *_measure_paper(histogram))
     if not levels.ink and (lower := _lower_class(values, histogram)) is not None:

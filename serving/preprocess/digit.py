@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from serving.preprocess import background
-from serving.preprocess.grey import Grey
+from serving.preprocess.grey import Grey, histogram_of
 
 if TYPE_CHECKING:
     from serving.preprocess.ink import Ink
@@ -91,7 +91,7 @@ def _smooth(values: Grey, sigma: float) -> Grey:
 
 
 def _threshold(values: Grey, mask: Grey) -> Grey:
-    inside = cv2.calcHist([values], [0], mask, [256], [0, 256]).ravel()
+    inside = histogram_of(values, mask)
     strongest = np.cumsum(inside[::-1]) <= STRONGEST_SHARE * inside.sum()
     level = float(GRADES_DOWN[strongest].min(initial=255.0))
     return cv2.threshold(values, EDGE_SHARE * level, 255, cv2.THRESH_BINARY)[1]

@@ -1,4 +1,4 @@
-"""The grey picture that every step works on, and how it is made smaller.
+"""The grey picture that every step works on, how it is made smaller, and its histogram.
 
 Must not know: files, formats, digits.
 """
@@ -21,3 +21,14 @@ def shrink(grey: Grey, side_pixels: int) -> Grey:
         return grey
     size = max(round(grey.shape[1] * scale), 1), max(round(grey.shape[0] * scale), 1)
     return cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+
+
+def histogram_of(grey: Grey, where: Grey | None = None) -> Grey:
+    """Return how many pixels have each level: float32 (256,).
+
+    Args:
+        grey: uint8 (height, width).
+        where: uint8 like `grey`, not 0 where pixels count; None = everywhere.
+    """
+    histogram: Grey = cv2.calcHist([grey], [0], where, [256], [0, 256]).ravel()
+    return histogram

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from serving.preprocess.background import GRADES, fit_shading, separability, subtract
-from serving.preprocess.grey import Grey
+from serving.preprocess.grey import Grey, histogram_of
 from serving.preprocess.outline import corners_of, largest_outline
 
 # It is decided in a picture of at most this longer side.
@@ -54,7 +54,7 @@ def _find_tight_cut(small: Grey) -> Polarity | None:
     if not 1 - most <= cv2.mean(light)[0] <= most:  # as in most pictures
         return None
     surely_light, surely_dark = cv2.erode(light, EDGE), cv2.erode(1 - light, EDGE)  # a soft edge is of neither
-    histogram = cv2.calcHist([small], [0], cv2.max(surely_light, surely_dark), [256], [0, 256]).ravel()
+    histogram = histogram_of(small, cv2.max(surely_light, surely_dark))
     if not histogram.any() or separability(histogram, level) < TIGHT_SEPARABILITY:
         return None
     dark = _is_paper_light_along_the_edges(light)
@@ -113,7 +113,7 @@ def _fills_the_lighter_one_most(small: Grey) -> bool:
 
 
 def _skewness(grey: Grey) -> float:
-    histogram = cv2.calcHist([grey], [0], None, [256], [0, 256]).ravel()
+    histogram = histogram_of(grey)
     share = histogram / histogram.sum()
     deviation = GRADES - float(share @ GRADES)
     spread = float(share @ deviation**2) ** 0.5
