@@ -3,7 +3,6 @@
 Must not know: files, formats, MNIST's form.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -54,21 +53,17 @@ def find_ink(grey: Grey) -> Ink:
     """Find the ink in a grey picture, uint8 (height, width)."""
     work = shrink(grey, WORK_SIDE_PIXELS)
     small = shrink(work, POLARITY_SIDE_PIXELS)
-    shading: Grey | None = None
-    stroke_shares: Sequence[float] = STROKE_SHARES
-    if (sheet := find_sheet(small)) is not None:
-        dark = sheet.dark
-        shading = cv2.resize(sheet.shading, work.shape[::-1])
-        work = _without_table(work, sheet.mask, shading)
-    else:
-        dark, free = find_polarity(small)
-        if free is not None:
-            shading = cv2.resize(background.fit_shading(small, free), work.shape[::-1])
-            work = background.subtract(work, shading)
-            stroke_shares = STROKE_SHARES[1:]
+    sheet = find_sheet(small)
+    dark, shading = find_polarity(small) if sheet is None else (sheet.dark, sheet.shading)
+    is_tight = sheet is None and shading is not None
+    if shading is not None:
+        shading = cv2.resize(shading, work.shape[::-1])
+        work = background.subtract(work, shading)
+    if sheet is not None:
+        work = _without_table(work, sheet.mask)
     if not dark:
         work = cv2.bitwise_not(work)
-    for stroke_share in stroke_shares:
+    for stroke_share in STROKE_SHARES[1:] if is_tight else STROKE_SHARES:
         paper = background.estimate_paper(work, stroke_share)
         contrast, levels = _measure(work, paper)
         if levels.ink:
@@ -113,12 +108,10 @@ def _without_strokes(paper: Grey, work: Grey, contrast: Grey, levels: Levels) ->
     return np.where(around, np.maximum(paper, round(np.median(paper))), paper) if ours.any() else None
 
 
-def _without_table(work: Grey, mask: Grey, shading: Grey) -> Grey:
-    """Return the work picture without the sheet's shading, and all that is not in the sheet's mask as bright as it."""
-    on_sheet = cv2.resize(mask, work.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
-    flat = background.subtract(work, shading)
-    flat[~on_sheet] = np.median(flat[on_sheet])
-    return flat
+def _without_table(flat: Grey, mask: Grey) -> Grey:
+    """Return a picture without shading in which all that is not in the sheet's mask is as bright as the sheet."""
+    on_sheet = cv2.resize(mask, flat.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+    return np.where(on_sheet, flat, np.median(flat[on_sheet]).astype(np.uint8))
 
 
 def _smooth(contrast: Grey) -> Grey:

@@ -34,12 +34,12 @@ STRAIGHT_SHARE, SOLID_SHARE = 0.96, 0.88
 class Polarity(NamedTuple):
     """`dark`: the ink is darker than the paper.
 
-    `paper`: where the picture is cut to strokes that may fill most of it, uint8 (height, width), 255 on paper, but for
-    its edge; else None.
+    `shading`: where the picture is cut to strokes that may fill most of it, that of the paper, float32 (height, width);
+    else None.
     """
 
     dark: bool
-    paper: Grey | None
+    shading: Grey | None
 
 
 def find_polarity(small: Grey) -> Polarity:
@@ -62,11 +62,11 @@ def _find_tight_cut(small: Grey) -> Polarity | None:
         return None
     ink, paper = (1 - light, surely_light) if dark else (light, surely_dark)
     is_tight = cv2.mean(ink)[0] > least and not _has_straight_sides(ink)
-    return Polarity(dark, paper * np.uint8(255)) if is_tight else None
+    return Polarity(dark, fit_shading(small, paper * np.uint8(255))) if is_tight else None
 
 
 def _is_paper_light_along_the_edges(light: Grey) -> bool | None:
-    """Return which class the paper is, 0 or 1 in `light`, by what of it reaches the picture's edges.
+    """Return whether the paper is where `light` is 1, and not where it is 0, by what of it reaches the picture's edges.
 
     The strokes of a digit are in one piece; where they are cut they part the paper into several, and where they are not
     it is all that the edges show. None where both are in as many pieces.
