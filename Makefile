@@ -18,8 +18,8 @@ FUZZ := $(call stamp,.venv-fuzz,$(FUZZ_LOCKS))
 # For each target of the coverage-guided fuzzer.
 FUZZ_SECONDS ?= 60
 
-# Half of the suite's time is waiting for servers; each process takes up to 1.5 GB for torch.
-SIDE_BY_SIDE := -n 2 --dist loadfile
+# Three on two cores: a third of their time is waiting for servers. Each takes up to 1.5 GB for torch.
+SIDE_BY_SIDE := -n 3 --dist loadfile
 
 .PHONY: help serve train train-all test test-no-torch test-floors environment-no-torch environment-fuzz faults fuzz bench bench-peers image-test check format protos lock clean
 
