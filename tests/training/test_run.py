@@ -113,7 +113,7 @@ def test_run_does_the_whole_road_and_a_second_run_goes_on_from_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     lower_the_floor(monkeypatch)
-    arguments = ["run", "mnist-cnn", "--epochs", "1", "--seed", "5", "--data", str(DATA)]
+    arguments = ["run", "mnist-cnn", "--epochs", "1", "--seed", "1", "--data", str(DATA)]
     arguments += ["--output", str(tmp_path / "runs"), "--models", str(tmp_path / "models")]
     assert main(arguments) == 0
     first = capsys.readouterr().out
@@ -126,7 +126,7 @@ def test_run_does_the_whole_road_and_a_second_run_goes_on_from_it(
     assert "loss: " not in capsys.readouterr().out
     versions = [load(tmp_path / "models" / "mnist-cnn" / str(version), "cpu") for version in (1, 2)]
     assert versions[0].manifest.file == versions[1].manifest.file
-    assert versions[0].manifest.accuracy[0].accuracy > 0.9
+    assert versions[0].manifest.accuracy[0].accuracy >= 0.96  # the tutorial's, after one epoch
 
 
 def lower_the_floor(monkeypatch: pytest.MonkeyPatch) -> None:
