@@ -8,6 +8,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import grpc
@@ -105,8 +106,7 @@ class CoreCall:
         self.context = Context(event.call, event.call_details, event.invocation_metadata)
         self._handler: Any = None
         self._express: Express | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._cancelled = self._begun = False
+        self._begun = False
 
     def refuse(self, code: Any, details: str) -> None:
         """End a call that is not answered."""
@@ -164,8 +164,7 @@ class CoreCall:
         return self._express(data, context.invocation_metadata(), context.time_remaining()) if self._express else None
 
     def _hand_over(self, data: bytes | None) -> None:
-        """Let the event loop answer, and learn when the caller leaves."""
-        self._send((cygrpc.ReceiveCloseOnServerOperation(0),), self._on_close)
+        """Let the event loop answer."""
         self._on_loop(self._start, data)
 
     def _on_loop(self, function: Callable[..., object], *arguments: Any) -> None:
@@ -174,20 +173,18 @@ class CoreCall:
             if loop:
                 loop.call_soon_threadsafe(function, *arguments)
 
-    def _on_close(self, event: Any) -> None:
-        if event.batch_operations[0].cancelled():
-            self._on_loop(self._cancel)
-
-    def _cancel(self) -> None:
-        self._cancelled = True
-        if self._task:
-            self._task.cancel()
-
     def _start(self, data: bytes | None) -> None:
-        if not self._cancelled:
-            self._task = asyncio.ensure_future(self._run(data))
-        else:
-            self._server.forget(self)
+        """Answer, and learn when the caller leaves.
+
+        The latter is asked for when the task's first step is queued already: a task that is cancelled before it never
+        runs, and the call would be neither counted nor forgotten.
+        """
+        task = asyncio.ensure_future(self._run(data))
+        self._send((cygrpc.ReceiveCloseOnServerOperation(0),), partial(self._on_close, task))
+
+    def _on_close(self, task: asyncio.Task[None], event: Any) -> None:
+        if event.batch_operations[0].cancelled():
+            self._on_loop(task.cancel)
 
     async def _run(self, data: bytes | None) -> None:
         try:

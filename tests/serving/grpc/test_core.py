@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -111,6 +113,18 @@ async def test_who_leaves_frees_the_handler_and_a_stop_ends_what_runs(free_port:
         await asyncio.wait_for(handlers.begun.wait(), 5)
     await asyncio.wait_for(handlers.left.wait(), 5)
     assert running.cancelled() or running.done()
+
+
+async def test_who_leaves_while_the_loop_is_busy_frees_the_handler(free_port: int):
+    handlers, arrived = Handlers(), threading.Semaphore(0)
+    async with serving(free_port, handlers, max_calls=3, wait=lambda *_: arrived.release()) as channel:
+        with grpc.insecure_channel(f"127.0.0.1:{free_port}") as leaving:
+            calls = [leaving.unary_unary(f"/{NAME}/wait").future(b"x") for _ in range(3)]
+            assert all(arrived.acquire(timeout=10) for _ in calls)
+            assert all(each.cancel() for each in calls)
+            time.sleep(0.3)  # that the server learns of it before its loop goes on
+        await asyncio.wait_for(handlers.left.wait(), 5)
+        assert await call(channel, "echo") == b"xipv4"
 
 
 async def test_messages_go_both_ways_until_the_status(free_port: int):
