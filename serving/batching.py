@@ -11,11 +11,9 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Protocol
 
-import numpy as np
-
 from serving.errors import DeadlineExceeded, QueueFull, ServingError
 from serving.runtime import Outputs
-from serving.waiting import Batch, Images, Waiting, deliver, drop_dead, images_in
+from serving.waiting import Batch, Images, Waiting, deliver, drop_dead, images_in, joined
 
 logger = logging.getLogger(__name__)
 
@@ -243,24 +241,23 @@ class MicroBatcher:
         return min(max(round(SLICE_S / self._seconds_per_image), 1), self._max_batch_size)
 
     def _start(self, batch: Batch, now: float) -> None:
-        images = batch[0][1] if len(batch) == 1 else np.concatenate([part for _, part in batch])
-        if self._executor is None or len(images) <= self._inline_images:
-            try:
-                outputs = self._run(images)
-            except Exception as error:
-                self._fail(batch, error)
-            else:
-                self._finish(batch, outputs, self._clock() - now)
-            # Not at once: what has arrived meanwhile shall be read first, and run in the same batch.
-            asyncio.get_running_loop().call_soon(self._next)
-            return
-        running = asyncio.get_running_loop().run_in_executor(self._executor, self._timed, images)
-        running.add_done_callback(lambda done: self._finished(batch, done))
+        try:
+            if self._executor and sum(len(part) for _, part in batch) > self._inline_images:
+                running = asyncio.get_running_loop().run_in_executor(self._executor, self._timed, batch)
+                running.add_done_callback(lambda done: self._finished(batch, done))
+                return
+            outputs = self._run(joined(batch))
+        except Exception as error:
+            self._fail(batch, error)
+        else:
+            self._finish(batch, outputs, self._clock() - now)
+        # Not at once: what has arrived meanwhile shall be read first, and run in the same batch.
+        asyncio.get_running_loop().call_soon(self._next)
 
-    def _timed(self, images: Images) -> tuple[Outputs, float]:
+    def _timed(self, batch: Batch) -> tuple[Outputs, float]:
         started = self._running_since = self._clock()
         try:
-            return self._run(images), self._clock() - started
+            return self._run(joined(batch)), self._clock() - started
         finally:
             self._running_since = None
 

@@ -67,6 +67,11 @@ class Waiting:
 Batch = list[tuple[Waiting, Images]]
 
 
+def joined(batch: Batch) -> Images:
+    """Return the images of a batch, in its order."""
+    return batch[0][1] if len(batch) == 1 else np.concatenate([part for _, part in batch])
+
+
 def deliver(batch: Batch, outputs: Outputs) -> None:
     """Give each request the outputs of its images, which are in the order of the batch."""
     start = 0

@@ -279,6 +279,35 @@ async def test_a_batch_that_no_thread_takes_any_more_fails_its_requests():
     assert run.batches == []
 
 
+@pytest.mark.parametrize("threads", [None, 1])
+async def test_without_memory_for_the_batch_each_request_runs_alone(
+    threads: int | None, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(parts: Any) -> Any:
+        raise MemoryError
+
+    run = FakeRun()
+    with ThreadPoolExecutor(threads) as executor:
+        batcher = batcher_of(run, executor=executor if threads else None, inline_images=0)
+        monkeypatch.setattr("serving.waiting.np.concatenate", refuse)
+        answers = await asyncio.wait_for(asyncio.gather(*(batcher.submit(numbered(n)) for n in range(3))), 5)
+    assert [numbers_in(answer) for answer in answers] == [[0], [1], [2]]
+
+
+async def test_a_thread_that_cannot_be_started_fails_its_requests_only(monkeypatch: pytest.MonkeyPatch):
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    run = FakeRun()
+    with ThreadPoolExecutor(1) as executor:
+        batcher = batcher_of(run, executor=executor, inline_images=0)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(ServingError, match="the model failed"):
+                await asyncio.wait_for(batcher.submit(numbered(1)), 5)
+        assert numbers_in(await asyncio.wait_for(batcher.submit(numbered(2)), 5)) == [2]
+
+
 async def test_a_failure_in_the_thread_fails_its_requests_only():
     run = FakeRun(error=RuntimeError("no"))
     with ThreadPoolExecutor(1) as executor:
