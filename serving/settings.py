@@ -94,7 +94,9 @@ class Settings(BaseModel):
     head_timeout_s: Seconds = setting(
         10.0, "s", "time for a client to send the head of a request, then 408; gRPC: to shake hands"
     )
-    body_timeout_s: Seconds = setting(30.0, "s", "time for a client to send its body, then 408, or to take its answer")
+    body_timeout_s: Seconds = setting(
+        30.0, "s", "time for a client to send its body, then 408, or to take its answer; gRPC: to send its message"
+    )
     drain_s: float = setting(
         5.0, "s", "from SIGTERM, when readiness fails, to the closing of the listeners", ge=0, le=3600
     )

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import grpc
@@ -23,23 +23,50 @@ logger = logging.getLogger(__name__)
 # Calls that the core may hand over before it is asked for more.
 ACCEPTING = 32
 
+# How often it is looked, where nothing else happens, whether a message is late.
+LOOK_S = 0.5
+
+
+class Limits(NamedTuple):
+    """How many calls a server holds, and for how long.
+
+    Attributes:
+        calls: that are answered at once; more are refused. As many may be sending their message; then the one that has
+            been for the longest gives way to a new one.
+        streams: that are open at once, such as watches of the health; more are refused.
+        message_s: longest that a call may take to send its message.
+    """
+
+    calls: int
+    streams: int
+    message_s: float
+
 
 class CoreServer:
     """A gRPC server.
 
     Args:
         options: gRPC's channel arguments.
-        max_calls: that are answered at once; more are refused.
+        limits: of its calls.
         express: by the name of a method, who answers its ordinary calls, in the thread of this server.
+        refused: told, in that thread, why a call was refused for a limit: "calls" or "body_timeout".
     """
 
-    def __init__(self, options: Sequence[tuple[str, int]], max_calls: int, express: dict[str, Express]):
+    def __init__(
+        self,
+        options: Sequence[tuple[str, int]],
+        limits: Limits,
+        express: dict[str, Express],
+        refused: Callable[[str], None],
+    ):
         self._queue = cygrpc.CompletionQueue()
         self._server = cygrpc.Server(tuple(options), False)
         self._server.register_completion_queue(self._queue)
-        self._max_calls, self._express = max_calls, express
+        self._limits, self._express, self._refused = limits, express, refused
         self._generic: list[grpc.GenericRpcHandler] = []
+        self._awaited: dict[CoreCall, float] = {}  # calls whose message is not complete, the oldest first; since when
         self._calls: set[CoreCall] = set()
+        self._streams: set[CoreCall] = set()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._drive, name="grpc", daemon=True)
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -90,12 +117,14 @@ class CoreServer:
     def _drive(self) -> None:
         """Take what the core has done, one event after the other; each one's tag is the function that it is for."""
         while True:
-            event = self._queue.poll()
+            event = self._queue.poll(time.time() + LOOK_S if self._awaited else None)
             if event.completion_type == cygrpc.CompletionType.queue_shutdown:
                 return
             self.busy_since = time.monotonic()
             try:
-                event.tag(event)
+                if event.completion_type != cygrpc.CompletionType.queue_timeout:
+                    event.tag(event)
+                self._end_late()
             except Exception:
                 logger.exception("a gRPC event could not be handled")
             self.busy_since = None
@@ -111,19 +140,51 @@ class CoreServer:
         handler = self._find(method, event)
         if handler is None:
             call.refuse(cygrpc.StatusCode.unimplemented, "there is no such method")
-        elif len(self._calls) >= self._max_calls:
-            call.refuse(cygrpc.StatusCode.resource_exhausted, "too many calls at once; try again later")
         else:
-            self._calls.add(call)
             call.begin(handler, self._express.get(method))
 
     def _find(self, method: str, event: Any) -> Any:
         details = _Details(method, event.invocation_metadata)
         return next((found for each in self._generic if (found := each.service(details))), None)
 
-    def forget(self, call: "CoreCall") -> None:
+    def expect(self, call: CoreCall) -> None:
+        """Note that the message of a call is on its way."""
+        if len(self._awaited) >= self._limits.calls:
+            self._give_up(next(iter(self._awaited)))
+        self._awaited[call] = time.monotonic()
+
+    def arrived(self, call: CoreCall) -> bool:
+        """Return whether the message of a call was still awaited, which it then is no longer."""
+        return self._awaited.pop(call, None) is not None
+
+    def _end_late(self) -> None:
+        late = time.monotonic() - self._limits.message_s
+        while self._awaited:
+            call, since = next(iter(self._awaited.items()))
+            if since > late:
+                return
+            del self._awaited[call]
+            self._refused("body_timeout")
+            text = f"the message was not there within {self._limits.message_s:g} s"
+            call.refuse(cygrpc.StatusCode.deadline_exceeded, text)
+
+    def _give_up(self, call: CoreCall) -> None:
+        self._awaited.pop(call, None)
+        self._refused("calls")
+        call.refuse(cygrpc.StatusCode.resource_exhausted, "too many calls at once; try again later")
+
+    def admit(self, call: CoreCall) -> bool:
+        """Note that a call is about to be answered; return False, and refuse it, where there is no room."""
+        taken, most = (self._streams, self._limits.streams) if call.stream else (self._calls, self._limits.calls)
+        if len(taken) >= most:
+            self._give_up(call)
+            return False
+        taken.add(call)
+        return True
+
+    def forget(self, call: CoreCall) -> None:
         """Note that a call is over."""
-        self._calls.discard(call)
+        (self._streams if call.stream else self._calls).discard(call)
 
 
 class _Details(NamedTuple):

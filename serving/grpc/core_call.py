@@ -87,6 +87,15 @@ class Server(Protocol):
 
     loop: asyncio.AbstractEventLoop | None
 
+    def expect(self, call: "CoreCall") -> None:
+        """Note that the message of a call is on its way."""
+
+    def arrived(self, call: "CoreCall") -> bool:
+        """Return whether the message of a call was still awaited, which it then is no longer."""
+
+    def admit(self, call: "CoreCall") -> bool:
+        """Note that a call is about to be answered; return False, and refuse it, where there is no room."""
+
     def forget(self, call: "CoreCall") -> None:
         """Note that a call is over."""
 
@@ -108,6 +117,11 @@ class CoreCall:
         self._express: Express | None = None
         self._begun = False
 
+    @property
+    def stream(self) -> bool:
+        """Whether the call stays open for more than one message."""
+        return bool(self._handler.request_streaming or self._handler.response_streaming)
+
     def refuse(self, code: Any, details: str) -> None:
         """End a call that is not answered."""
         self.context.status, self.context.details = code, details
@@ -119,6 +133,7 @@ class CoreCall:
         if handler.request_streaming:
             self._hand_over(None)
         else:
+            self._server.expect(self)
             self._send((cygrpc.ReceiveMessageOperation(0),), self._on_message)
 
     def _send(self, operations: tuple[Any, ...], tag: Callable[[Any], None]) -> None:
@@ -139,10 +154,12 @@ class CoreCall:
         )
 
     def _on_done(self, _: Any) -> None:
-        self._server.forget(self)
+        """Do nothing: the call is over."""
 
     def _on_message(self, event: Any) -> None:
         data = event.batch_operations[0].message()
+        if not self._server.arrived(self):
+            return  # it has been refused meanwhile
         if data is None:
             # The caller has gone, or its message was too large, which the core has told it.
             self.refuse(cygrpc.StatusCode.cancelled, "")
@@ -165,7 +182,8 @@ class CoreCall:
 
     def _hand_over(self, data: bytes | None) -> None:
         """Let the event loop answer."""
-        self._on_loop(self._start, data)
+        if self._server.admit(self):
+            self._on_loop(self._start, data)
 
     def _on_loop(self, function: Callable[..., object], *arguments: Any) -> None:
         loop = self._server.loop

@@ -15,7 +15,7 @@ from serving.catalogue import Catalogue
 from serving.closing import SETTLE_S
 from serving.grpc import health, service
 from serving.grpc.calls import Gate
-from serving.grpc.core import CoreServer
+from serving.grpc.core import CoreServer, Limits
 from serving.grpc.service import InferenceService
 from serving.grpc.stubs import inference_pb2
 from serving.metrics import Metrics
@@ -60,7 +60,8 @@ class GrpcServer:
         self._address = f"{host}:{self._port}"
         self._options, self._stop_s = _options(settings), settings.stop_s
         # A call holds at least one image, so that more of them than the queue has room for would be refused anyway.
-        self._max_calls = settings.queue_size
+        # Who watches the health of a server does it once on a connection.
+        self._limits = Limits(settings.queue_size, settings.max_connections, settings.body_timeout_s)
         self._gate = Gate(settings.max_pending_bytes)
         self._health: health.Health | None = None
         self._server: CoreServer | None = None
@@ -71,7 +72,8 @@ class GrpcServer:
         Raises:
             OSError: the address is taken or not ours.
         """
-        self._server = CoreServer(self._options, self._max_calls, self._inference.express(self._metrics, self._gate))
+        express = self._inference.express(self._metrics, self._gate)
+        self._server = CoreServer(self._options, self._limits, express, self._refused)
         self._health = health.Health(self._catalogue, [service.NAME])
         handlers = (self._inference.handler(self._metrics, self._gate), self._health.handler())
         self._server.add_generic_rpc_handlers(handlers)
@@ -79,6 +81,9 @@ class GrpcServer:
             _reflect(self._server)
         self._server.add_port(self._address, _credentials(self._certificate) if self._certificate else None)
         self._server.start()
+
+    def _refused(self, reason: str) -> None:
+        self._metrics.rejected.labels(reason).inc()
 
     @property
     def busy_since(self) -> float | None:

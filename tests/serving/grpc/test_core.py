@@ -11,12 +11,14 @@ from typing import Any
 import grpc
 import pytest
 
-from serving.grpc.core import CoreServer
+from serving.grpc.core import CoreServer, Limits
 from serving.grpc.core_call import Answer, Context
 from tests.serving.grpc import strangers
 from tests.serving.grpc.test_service import code_of
 
 NAME = "test.Service"
+OK, EXHAUSTED = grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED
+LIMITS = Limits(calls=10, streams=10, message_s=30)
 
 
 class Handlers:
@@ -24,6 +26,7 @@ class Handlers:
 
     def __init__(self) -> None:
         self.begun, self.go_on, self.left = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.refused: list[str] = []
 
     async def echo(self, request: bytes, context: Context) -> bytes:
         remaining_s = context.time_remaining()
@@ -55,17 +58,17 @@ class Handlers:
 
 
 @asynccontextmanager
-async def serving(port: int, handlers: Handlers, max_calls: int = 10, **express: Any) -> AsyncIterator[Any]:
+async def serving(port: int, handlers: Handlers, limits: Limits = LIMITS, **express: Any) -> AsyncIterator[Any]:
     """Yield a channel to a server with these handlers."""
     quick = {f"/{NAME}/{name}": each for name, each in express.items()}
-    server = CoreServer([("grpc.so_reuseport", 0)], max_calls, quick)
+    server = CoreServer([("grpc.so_reuseport", 0)], limits, quick, handlers.refused.append)
     server.add_generic_rpc_handlers([handlers.generic()])
     server.add_port(f"127.0.0.1:{port}", None)
     server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield channel
     await asyncio.wait_for(server.stop(), 10)
-    assert not server._calls
+    assert [*server._calls, *server._streams, *server._awaited] == []
     await server.stop()
 
 
@@ -91,13 +94,73 @@ async def test_a_handler_that_fails_is_logged_and_its_caller_told_nothing(
 
 async def test_no_more_calls_than_allowed_run_at_once(free_port: int):
     handlers = Handlers()
-    async with serving(free_port, handlers, max_calls=1) as channel:
+    async with serving(free_port, handlers, LIMITS._replace(calls=1)) as channel:
         waiting = asyncio.ensure_future(call(channel, "wait"))
         await asyncio.wait_for(handlers.begun.wait(), 5)
         assert (await code_of(call(channel, "echo")))[0] == "RESOURCE_EXHAUSTED"
         handlers.go_on.set()
         assert await waiting == b"done"
         assert await call(channel, "echo") == b"xipv4"
+    assert handlers.refused == ["calls"]
+
+
+def half(channel: Any) -> Any:
+    """Begin a call, and do not send its message."""
+    return channel.stream_unary(f"/{NAME}/echo")()
+
+
+async def ended(codes: list[asyncio.Future[grpc.StatusCode]], count: int) -> None:
+    """Wait until so many have ended."""
+    async with asyncio.timeout(10):
+        while sum(code.done() for code in codes) < count:
+            await asyncio.sleep(0.01)
+
+
+async def test_calls_that_do_not_send_their_message_keep_nobody_out(free_port: int):
+    handlers = Handlers()
+    async with serving(free_port, handlers, LIMITS._replace(calls=3)) as channel:
+        halves = [half(channel) for _ in range(8)]
+        codes = [asyncio.ensure_future(each.code()) for each in halves]
+        await ended(codes, 5)
+        assert await call(channel, "echo") == b"xipv4"
+        await ended(codes, 6)
+        last, waiting = (each for each, code in zip(halves, codes, strict=True) if not code.done())
+        await last.write(b"late")
+        await last.done_writing()
+        assert await last == b"lateipv4"
+        assert {code.result() for code in codes if code.done()} == {OK, EXHAUSTED}
+        assert not waiting.done()
+    assert handlers.refused == ["calls"] * 6
+
+
+async def test_a_message_that_does_not_come_in_time_ends_its_call(free_port: int):
+    handlers = Handlers()
+    async with serving(free_port, handlers, LIMITS._replace(message_s=0.6)) as channel:
+        started = time.monotonic()
+        halves = [half(channel) for _ in range(2)]
+        ended = ("DEADLINE_EXCEEDED", "the message was not there within 0.6 s")
+        assert [await code_of(each) for each in halves] == [ended] * 2
+        assert 0.6 <= time.monotonic() - started < 10
+        assert await call(channel, "echo") == b"xipv4"
+    assert handlers.refused == ["body_timeout"] * 2
+
+
+async def test_open_streams_keep_no_call_out(free_port: int):
+    handlers = Handlers()
+    async with serving(free_port, handlers, LIMITS._replace(calls=1, streams=2)) as channel:
+        count = channel.stream_stream(f"/{NAME}/count")
+        streams = [count() for _ in range(2)]
+        for stream in streams:
+            await stream.write(b"a")
+            assert await stream.read() == b"aa"
+        assert await count().code() == EXHAUSTED
+        assert await call(channel, "echo") == b"xipv4"
+        await streams[0].done_writing()
+        assert await streams[0].code() == grpc.StatusCode.DATA_LOSS
+        again = count()
+        await again.write(b"b")
+        assert await again.read() == b"bb"
+    assert handlers.refused == ["calls"]
 
 
 async def test_who_leaves_frees_the_handler_and_a_stop_ends_what_runs(free_port: int):
@@ -117,7 +180,7 @@ async def test_who_leaves_frees_the_handler_and_a_stop_ends_what_runs(free_port:
 
 async def test_who_leaves_while_the_loop_is_busy_frees_the_handler(free_port: int):
     handlers, arrived = Handlers(), threading.Semaphore(0)
-    async with serving(free_port, handlers, max_calls=3, wait=lambda *_: arrived.release()) as channel:
+    async with serving(free_port, handlers, LIMITS._replace(calls=3), wait=lambda *_: arrived.release()) as channel:
         with grpc.insecure_channel(f"127.0.0.1:{free_port}") as leaving:
             calls = [leaving.unary_unary(f"/{NAME}/wait").future(b"x") for _ in range(3)]
             assert all(arrived.acquire(timeout=10) for _ in calls)
@@ -172,6 +235,6 @@ async def test_a_call_that_no_client_would_make_is_answered(
 
 async def test_a_port_that_is_taken_is_an_error(free_port: int):
     async with serving(free_port, Handlers()):
-        other = CoreServer([("grpc.so_reuseport", 0)], 1, {})
+        other = CoreServer([("grpc.so_reuseport", 0)], LIMITS, {}, print)
         with pytest.raises(OSError, match="gRPC cannot listen"):
             other.add_port(f"127.0.0.1:{free_port}", None)

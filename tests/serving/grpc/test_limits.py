@@ -14,7 +14,7 @@ import pytest
 from serving.errors import QueueFull
 from serving.grpc.calls import Gate
 from serving.worker import Worker
-from tests.serving.grpc.test_service import code_of, method
+from tests.serving.grpc.test_service import code_of, method, value
 from tests.serving.grpc.test_service import pb as messages
 from tests.serving.v2_worker import tiny_worker
 
@@ -22,6 +22,7 @@ from tests.serving.v2_worker import tiny_worker
 @pytest.fixture
 async def worker(tmp_path: Path, free_port: int) -> AsyncIterator[Worker]:
     limits: dict[str, Any] = {"max_connections": 3, "head_timeout_s": 0.5, "max_head_bytes": 2048}
+    limits |= {"body_timeout_s": 0.5}
     async with tiny_worker(tmp_path, host="127.0.0.1", v2_port=0, grpc_port=free_port, stop_s=1.0, **limits) as made:
         for listener in made._listeners:
             await listener.start()
@@ -62,6 +63,13 @@ async def test_metadata_over_the_limit_is_refused(worker: Worker):
         call = method(made, "ServerLive")(messages.ServerLiveRequest(), metadata=(("a", "b" * 4000),))
         assert (await code_of(call))[0] == "RESOURCE_EXHAUSTED"
         assert (await method(made, "ServerLive")(messages.ServerLiveRequest())).live
+
+
+async def test_calls_that_do_not_send_their_message_are_ended_in_time(worker: Worker):
+    async with channel(worker) as made:
+        call = made.stream_unary("/inference.GRPCInferenceService/ModelInfer")()
+        assert await code_of(call) == ("DEADLINE_EXCEEDED", "the message was not there within 0.5 s")
+    assert value(worker, "rejected_total", reason="body_timeout") == 1
 
 
 def test_there_is_room_for_so_many_messages_at_once_and_each_leaves_its_place():
