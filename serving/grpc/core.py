@@ -31,13 +31,14 @@ class Limits(NamedTuple):
     """How many calls a server holds, and for how long.
 
     Attributes:
-        calls: that are answered at once; more are refused. As many may be sending their message; then the one that has
-            been for the longest gives way to a new one.
+        calls: that are answered at once; more are refused.
+        awaited: that send their message at once; then the one that has been doing so for the longest gives way.
         streams: that are open at once, such as watches of the health; more are refused.
         message_s: longest that a call may take to send its message.
     """
 
     calls: int
+    awaited: int
     streams: int
     message_s: float
 
@@ -149,7 +150,7 @@ class CoreServer:
 
     def expect(self, call: CoreCall) -> None:
         """Note that the message of a call is on its way."""
-        if len(self._awaited) >= self._limits.calls:
+        if len(self._awaited) >= self._limits.awaited:
             self._give_up(next(iter(self._awaited)))
         self._awaited[call] = time.monotonic()
 

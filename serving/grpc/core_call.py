@@ -158,11 +158,8 @@ class CoreCall:
 
     def _on_message(self, event: Any) -> None:
         data = event.batch_operations[0].message()
-        if not self._server.arrived(self):
-            return  # it has been refused meanwhile
-        if data is None:
-            # The caller has gone, or its message was too large, which the core has told it.
-            self.refuse(cygrpc.StatusCode.cancelled, "")
+        if not self._server.arrived(self) or data is None:
+            # It has been refused meanwhile; its caller has gone; or its message was too large, which the core tells.
             return
         try:
             answer = self._ask_express(data)

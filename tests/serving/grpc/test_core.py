@@ -18,7 +18,7 @@ from tests.serving.grpc.test_service import code_of
 
 NAME = "test.Service"
 OK, EXHAUSTED = grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED
-LIMITS = Limits(calls=10, streams=10, message_s=30)
+LIMITS = Limits(calls=10, awaited=10, streams=10, message_s=30)
 
 
 class Handlers:
@@ -118,7 +118,7 @@ async def ended(codes: list[asyncio.Future[grpc.StatusCode]], count: int) -> Non
 
 async def test_calls_that_do_not_send_their_message_keep_nobody_out(free_port: int):
     handlers = Handlers()
-    async with serving(free_port, handlers, LIMITS._replace(calls=3)) as channel:
+    async with serving(free_port, handlers, LIMITS._replace(awaited=3)) as channel:
         halves = [half(channel) for _ in range(8)]
         codes = [asyncio.ensure_future(each.code()) for each in halves]
         await ended(codes, 5)

@@ -14,7 +14,7 @@ import pytest
 from serving.errors import QueueFull
 from serving.grpc.calls import Gate
 from serving.worker import Worker
-from tests.serving.grpc.test_service import code_of, method, value
+from tests.serving.grpc.test_service import code_of, method, request, value
 from tests.serving.grpc.test_service import pb as messages
 from tests.serving.v2_worker import tiny_worker
 
@@ -56,6 +56,14 @@ async def test_silent_connections_are_closed_in_time_and_no_more_are_taken_than_
             writer.close()
     assert time.monotonic() - started < 5
     assert await live(worker) is None
+
+
+async def test_a_client_may_have_many_calls_in_flight(worker: Worker):
+    async with channel(worker) as made:
+        infer = method(made, "ModelInfer")
+        await infer(request())
+        answers = await asyncio.gather(*(infer(request(), timeout=60) for _ in range(900)))
+    assert all(answer.outputs for answer in answers)
 
 
 async def test_metadata_over_the_limit_is_refused(worker: Worker):
