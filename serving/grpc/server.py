@@ -32,7 +32,8 @@ LOOK_S = 0.02
 # limit: with 256, one in ten of 300 calls in flight was UNAVAILABLE, and most of 1,000. None of 1,000 is with 1,024.
 MAX_STREAMS = 1024
 
-# Calls that send their message at once, of all connections; each takes 16 KB.
+# Calls that wait until they are looked at, and as many that send their message, of all connections; each takes 16 KB.
+# By itself gRPC cancels some of everybody's from the thousandth on that waits.
 MAX_AWAITED = 4 * MAX_STREAMS
 
 # What a connection on which nothing runs may stay; then it is asked to leave. Clients connect again by themselves.
@@ -148,6 +149,8 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.server_handshake_timeout_ms", round(settings.head_timeout_s * 1000)),
         ("grpc.max_connection_idle_ms", IDLE_MS),
         ("grpc.max_concurrent_streams", MAX_STREAMS),
+        ("grpc.server.max_pending_requests", MAX_AWAITED),
+        ("grpc.server.max_pending_requests_hard_limit", MAX_AWAITED),
     ]
 
 

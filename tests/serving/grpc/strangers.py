@@ -5,7 +5,8 @@ Source: RFC 9113, section 4 (frames), RFC 7541, section 6.2.2 (fields), gRPC's P
 
 import socket
 import ssl
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 DATA, HEADERS, RST_STREAM, SETTINGS = 0, 1, 3, 4
 END_STREAM, END_HEADERS = 1, 4
@@ -35,18 +36,31 @@ def field(name: bytes, value: bytes) -> bytes:
     return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
 
 
-def call(port: int, path: bytes, *more: tuple[bytes, bytes], tls: ssl.SSLContext | None = None) -> bytes:
-    """Return what the server sends until it has ended the stream or the connection."""
+def head(path: bytes, *more: tuple[bytes, bytes]) -> bytes:
+    """Return the fields of a call."""
     fields = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", path), (b":authority", b"x")]
     fields += [(b"content-type", b"application/grpc"), (b"te", b"trailers"), *more]
-    head = b"".join(field(*each) for each in fields)
+    return b"".join(field(*each) for each in fields)
+
+
+@contextmanager
+def begun(port: int, path: bytes, count: int) -> Iterator[None]:
+    """Begin calls on one connection, and send none of their messages."""
+    with socket.create_connection(("127.0.0.1", port), 10) as stranger:
+        heads = [frame(HEADERS, END_HEADERS, 2 * number + 1, head(path)) for number in range(count)]
+        stranger.sendall(GREETING + frame(SETTINGS, 0, 0, b"") + b"".join(heads))
+        yield
+
+
+def call(port: int, path: bytes, *more: tuple[bytes, bytes], tls: ssl.SSLContext | None = None) -> bytes:
+    """Return what the server sends until it has ended the stream or the connection."""
     received = b""
     with ExitStack() as stack:
         stranger = stack.enter_context(socket.create_connection(("127.0.0.1", port), 10))
         if tls:
             tls.set_alpn_protocols(["h2"])
             stranger = stack.enter_context(tls.wrap_socket(stranger, server_hostname="127.0.0.1"))
-        stranger.sendall(GREETING + frame(SETTINGS, 0, 0, b"") + frame(HEADERS, END_HEADERS, 1, head))
+        stranger.sendall(GREETING + frame(SETTINGS, 0, 0, b"") + frame(HEADERS, END_HEADERS, 1, head(path, *more)))
         stranger.sendall(frame(DATA, END_STREAM, 1, EMPTY_MESSAGE))
         while not ended(received) and (chunk := stranger.recv(65536)):
             received += chunk

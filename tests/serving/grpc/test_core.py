@@ -13,11 +13,15 @@ import pytest
 
 from serving.grpc.core import CoreServer, Limits
 from serving.grpc.core_call import Answer, Context
+from serving.grpc.server import _options
+from serving.settings import Settings
 from tests.serving.grpc import strangers
 from tests.serving.grpc.test_service import code_of
 
 NAME = "test.Service"
 OK, EXHAUSTED = grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED
+Options = list[tuple[str, int]]
+OPTIONS: Options = [("grpc.so_reuseport", 0)]
 LIMITS = Limits(calls=10, awaited=10, streams=10, message_s=30)
 
 
@@ -58,10 +62,12 @@ class Handlers:
 
 
 @asynccontextmanager
-async def serving(port: int, handlers: Handlers, limits: Limits = LIMITS, **express: Any) -> AsyncIterator[Any]:
+async def serving(
+    port: int, handlers: Handlers, limits: Limits = LIMITS, options: Options = OPTIONS, **express: Any
+) -> AsyncIterator[Any]:
     """Yield a channel to a server with these handlers."""
     quick = {f"/{NAME}/{name}": each for name, each in express.items()}
-    server = CoreServer([("grpc.so_reuseport", 0)], limits, quick, handlers.refused.append)
+    server = CoreServer(options, limits, quick, handlers.refused.append)
     server.add_generic_rpc_handlers([handlers.generic()])
     server.add_port(f"127.0.0.1:{port}", None)
     server.start()
@@ -131,6 +137,25 @@ async def test_calls_that_do_not_send_their_message_keep_nobody_out(free_port: i
         assert {code.result() for code in codes if code.done()} == {OK, EXHAUSTED}
         assert not waiting.done()
     assert handlers.refused == ["calls"] * 6
+
+
+async def test_many_calls_that_wait_have_no_other_cancelled(free_port: int):
+    handlers, entered, go_on = Handlers(), threading.Event(), threading.Event()
+
+    many = LIMITS._replace(awaited=3000)
+
+    def hold_up(*_: Any) -> None:
+        entered.set()
+        go_on.wait(20)
+
+    async with serving(free_port, handlers, many, _options(Settings()), echo=hold_up) as channel:
+        first = asyncio.ensure_future(call(channel, "echo"))
+        assert await asyncio.to_thread(entered.wait, 10)
+        with strangers.begun(free_port, f"/{NAME}/wait".encode(), 1000), strangers.begun(free_port, b"/", 1000):
+            others = [asyncio.ensure_future(call(channel, "echo")) for _ in range(9)]
+            await asyncio.sleep(0.5)  # that all are there before the first is answered
+            go_on.set()
+            assert await asyncio.gather(first, *others) == [b"xipv4"] * 10
 
 
 async def test_a_message_that_does_not_come_in_time_ends_its_call(free_port: int):
@@ -235,6 +260,6 @@ async def test_a_call_that_no_client_would_make_is_answered(
 
 async def test_a_port_that_is_taken_is_an_error(free_port: int):
     async with serving(free_port, Handlers()):
-        other = CoreServer([("grpc.so_reuseport", 0)], LIMITS, {}, print)
+        other = CoreServer(OPTIONS, LIMITS, {}, print)
         with pytest.raises(OSError, match="gRPC cannot listen"):
             other.add_port(f"127.0.0.1:{free_port}", None)
