@@ -7,10 +7,14 @@ import contextlib
 import os
 import socket
 import stat
-from collections.abc import Callable, Collection, Iterator
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from serving.closing import stop_connections
+
+# `tcpi_last_data_recv` in the kernel's tcp_info (linux/tcp.h), milliseconds.
+LAST_RECEIVED = slice(52, 56)
 
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
@@ -54,6 +58,15 @@ def _is_connected(each: socket.socket) -> bool:
 
 def _listens(each: socket.socket) -> bool:
     return bool(each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
+def callers_of(descriptors: Iterable[int]) -> Iterator[tuple[int, int, float]]:
+    """Yield the descriptor of each connection, the port of its other side, and for how many seconds that was silent."""
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError), _opened(descriptor) as found:  # closed meanwhile
+            information = found.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, LAST_RECEIVED.stop)
+            silent_ms = int.from_bytes(information[LAST_RECEIVED], sys.byteorder)
+            yield descriptor, found.getpeername()[1], silent_ms / 1000
 
 
 def refuse(descriptor: int) -> None:

@@ -183,6 +183,10 @@ class CoreServer:
         taken.add(call)
         return True
 
+    def callers(self) -> set[int]:
+        """Return the ports from which the calls come that are here."""
+        return {call.context.port() for call in (*self._awaited, *self._calls, *self._streams)}
+
     def forget(self, call: CoreCall) -> None:
         """Note that a call is over."""
         (self._streams if call.stream else self._calls).discard(call)

@@ -66,6 +66,10 @@ class Context:
         peer: bytes = self._call.peer()
         return peer.decode()
 
+    def port(self) -> int:
+        """Return the port of the caller."""
+        return int(self.peer().rpartition(":")[2])
+
     def time_remaining(self) -> float | None:
         """Return the seconds until the caller's deadline, None where it has none."""
         remaining_s: float = self._details.deadline - time.time()

@@ -4,6 +4,7 @@ Must not know: what a call does.
 """
 
 import asyncio
+import contextlib
 from typing import Any
 
 import grpc
@@ -16,6 +17,7 @@ from serving.closing import SETTLE_S
 from serving.grpc import health, service
 from serving.grpc.calls import Gate
 from serving.grpc.core import CoreServer, Limits
+from serving.grpc.crowd import make_room
 from serving.grpc.service import InferenceService
 from serving.grpc.stubs import inference_pb2
 from serving.metrics import Metrics
@@ -26,6 +28,9 @@ from serving.tls import Certificate
 # How often a stopping server looks whether calls are still being answered, and what the last answers take to leave.
 LOOK_S = 0.02
 
+
+# How often it is looked whether there is room for more connections.
+ROOM_S = 0.5
 
 # Calls that one connection may have open at once; a client holds back those beyond it. gRPC counts those that are being
 # forgotten, too, lest they pile up behind callers who leave at once, and so refuses some of a client's that is at the
@@ -62,7 +67,7 @@ class GrpcServer:
         self._certificate = certificate
         self._inference, self._catalogue, self._metrics = inference, catalogue, metrics
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        self._port = settings.grpc_port
+        self._port, self._max_connections = settings.grpc_port, settings.max_connections
         self._address = f"{host}:{self._port}"
         self._options, self._stop_s = _options(settings), settings.stop_s
         # A call holds at least one image, so that more of them than the queue has room for would be refused anyway.
@@ -71,6 +76,7 @@ class GrpcServer:
         self._gate = Gate(settings.max_pending_bytes)
         self._health: health.Health | None = None
         self._server: CoreServer | None = None
+        self._room: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Listen.
@@ -87,6 +93,13 @@ class GrpcServer:
             _reflect(self._server)
         self._server.add_port(self._address, _credentials(self._certificate) if self._certificate else None)
         self._server.start()
+        self._room = asyncio.create_task(self._make_room_forever(self._server))
+
+    async def _make_room_forever(self, server: CoreServer) -> None:
+        while True:
+            await asyncio.sleep(ROOM_S)
+            with contextlib.suppress(OSError):  # no descriptor left; the next look may have one
+                make_room(self._port, self._max_connections, server.callers)
 
     def _refused(self, reason: str) -> None:
         self._metrics.rejected.labels(reason).inc()
@@ -98,8 +111,9 @@ class GrpcServer:
 
     async def stop(self) -> None:
         """Take no more calls, finish those that run, then return."""
-        if not (self._server and self._health):
+        if not (self._server and self._health and self._room):
             return
+        self._room.cancel()
         self._health.close()
         # Who is sent elsewhere, and has nowhere else, comes back at once; gRPC would cancel what then arrives.
         for descriptor in listeners_of([self._port]).values():

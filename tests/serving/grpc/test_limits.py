@@ -58,6 +58,21 @@ async def test_silent_connections_are_closed_in_time_and_no_more_are_taken_than_
     assert await live(worker) is None
 
 
+async def test_a_connection_that_has_been_quiet_gives_way_to_a_new_one(worker: Worker):
+    async with channel(worker) as first, channel(worker) as watching, channel(worker) as second:
+        await method(first, "ServerLive")(messages.ServerLiveRequest())
+        watch = watching.unary_stream("/grpc.health.v1.Health/Watch")(b"")
+        await watch.read()
+        await method(second, "ServerLive")(messages.ServerLiveRequest())
+        async with asyncio.timeout(20):
+            while await live(worker):
+                await asyncio.sleep(0.1)
+        assert first.get_state() != grpc.ChannelConnectivity.READY
+        assert second.get_state() == grpc.ChannelConnectivity.READY
+        assert not watch.done()
+    assert watch.cancelled()
+
+
 async def test_a_client_may_have_many_calls_in_flight(worker: Worker):
     async with channel(worker) as made:
         infer = method(made, "ModelInfer")
