@@ -151,7 +151,9 @@ class CoreServer:
     def expect(self, call: CoreCall) -> None:
         """Note that the message of a call is on its way."""
         if len(self._awaited) >= self._limits.awaited:
-            self._give_up(next(iter(self._awaited)))
+            oldest = next(iter(self._awaited))
+            del self._awaited[oldest]
+            self._give_up(oldest)
         self._awaited[call] = time.monotonic()
 
     def arrived(self, call: CoreCall) -> bool:
@@ -170,7 +172,6 @@ class CoreServer:
             call.refuse(cygrpc.StatusCode.deadline_exceeded, text)
 
     def _give_up(self, call: CoreCall) -> None:
-        self._awaited.pop(call, None)
         self._refused("calls")
         call.refuse(cygrpc.StatusCode.resource_exhausted, "too many calls at once; try again later")
 

@@ -28,7 +28,6 @@ from serving.tls import Certificate
 # How often a stopping server looks whether calls are still being answered, and what the last answers take to leave.
 LOOK_S = 0.02
 
-
 # How often it is looked whether there is room for more connections.
 ROOM_S = 0.5
 
