@@ -21,6 +21,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from serving.grpc.stubs import inference_pb2 as pb
+from tests.serving.grpc import strangers
 
 GIGABYTE = 1_000_000_000
 BLOCK = bytes(65_536)
@@ -145,7 +146,7 @@ def values(images: int) -> bytes:
 def call(port: int, message: bytes) -> None:
     """Call ModelInfer with bytes that may be no message."""
     with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
-        ask = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        ask = channel.unary_unary(MODEL_INFER.decode())
         for _ in range(5):
             pace.wait(len(message))
             with contextlib.suppress(grpc.RpcError):
@@ -157,6 +158,27 @@ def flood(port: int, data: bytes) -> None:
     with connect(port) as connection:
         send(connection, data)
         connection.recv(65_536)
+
+
+def hold_calls(port: int) -> None:
+    """Begin calls, and send none of their messages."""
+    with strangers.begun(port, MODEL_INFER, 1000):
+        time.sleep(PATIENCE_S)
+
+
+def taken_back(calls: int) -> bytes:
+    """Return what begins calls, and takes each back at once."""
+    head, cancel = strangers.head(MODEL_INFER), (8).to_bytes(4)
+    frames = [strangers.GREETING, strangers.frame(strangers.SETTINGS, 0, 0, b"")]
+    for stream in range(1, 2 * calls, 2):
+        frames.append(strangers.frame(strangers.HEADERS, strangers.END_HEADERS, stream, head))
+        frames.append(strangers.frame(strangers.RST_STREAM, 0, stream, cancel))
+    return b"".join(frames)
+
+
+def flooding_grpc(data: bytes) -> Attack:
+    """Return an attack that sends the same again and again, without reading."""
+    return lambda ports: flood(ports[1], data)
 
 
 def posting(body: bytes, path: str = "/predict", *headers: str) -> Attack:
@@ -174,6 +196,7 @@ def calling(message: bytes) -> Attack:
     return lambda ports: call(ports[1], message)
 
 
+MODEL_INFER = b"/inference.GRPCInferenceService/ModelInfer"
 INFER = "/v2/models/mnist-cnn/infer"
 JSON_BYTES = "inference-header-content-length"
 SLOW_HEAD = b"POST /predict HTTP/1.1\r\nx: "
@@ -209,6 +232,8 @@ KINDS: dict[str, tuple[int, Callable[[], Attack]]] = {
     "JSON beyond it": (4, lambda: posting(b'{"pixels": [' + b"[]," * 5_000_000 + b"[]]}")),
     "a tensor as gRPC values": (4, lambda: calling(values(2048))),
     "gRPC messages at the limit": (4, lambda: calling(random.randbytes(LIMIT))),
+    "gRPC calls without a message": (8, lambda: lambda ports: hold_calls(ports[1])),
+    "gRPC calls taken back": (8, lambda: flooding_grpc(taken_back(20_000))),
 }
 
 
