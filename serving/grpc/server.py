@@ -5,6 +5,8 @@ Must not know: what a call does.
 
 import asyncio
 import contextlib
+import os
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -30,6 +32,11 @@ LOOK_S = 0.02
 
 # How often it is looked whether there is room for more connections.
 ROOM_S = 0.5
+
+# gRPC's own threads, and by how much their priority is lower, as `nice` counts it. Eight connections that begin calls
+# and take them back keep two cores busy in them: p99 of HTTP requests was then 6.7 times the quiet one at 0, 3.8 at 5,
+# 2.5 at 10. Without an attack, rate, processor time and latency of gRPC calls were the same, also beside HTTP.
+THREADS, NICE = ("event_engine", "lifeguard"), 10
 
 # Calls that one connection may have open at once; a client holds back those beyond it. gRPC counts those that are being
 # forgotten, too, lest they pile up behind callers who leave at once, and so refuses some of a client's that is at the
@@ -95,6 +102,8 @@ class GrpcServer:
         self._room = asyncio.create_task(self._make_room_forever(self._server))
 
     async def _make_room_forever(self, server: CoreServer) -> None:
+        await asyncio.sleep(ROOM_S)
+        _let_others_go_first()
         while True:
             await asyncio.sleep(ROOM_S)
             with contextlib.suppress(OSError):  # no descriptor left; the next look may have one
@@ -129,6 +138,15 @@ class GrpcServer:
         for descriptor in connections_of([self._port]).values():
             end(descriptor)
         await self._server.stop()
+
+
+def _let_others_go_first() -> None:
+    """Lower the priority of gRPC's threads, and so of those that the lifeguard starts when they are all busy."""
+    nice = os.getpriority(os.PRIO_PROCESS, 0) + NICE
+    for task in Path("/proc/self/task").glob("*"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            if (task / "comm").read_text().strip() in THREADS:
+                os.setpriority(os.PRIO_PROCESS, int(task.name), nice)
 
 
 def _credentials(certificate: Certificate) -> grpc.ServerCredentials:

@@ -1,5 +1,6 @@
 import asyncio
 import logging
+import os
 import socket
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from serving.closing import SETTLE_S
 from serving.grpc.health import Health
-from serving.grpc.server import GrpcServer
+from serving.grpc.server import NICE, THREADS, GrpcServer
 from serving.grpc.service import InferenceService
 from serving.worker import Worker
 from tests.serving.grpc.test_service import code_of, method
@@ -120,6 +121,17 @@ async def test_what_runs_is_finished_before_the_stop_and_what_comes_is_refused(
     go_on.set()
     assert list((await call).model_stats) == []
     await asyncio.wait_for(stopping, 5)
+
+
+async def test_grpcs_own_threads_let_others_go_first(worker: Worker, channel: grpc.aio.Channel):
+    def priorities() -> set[int]:
+        tasks = Path("/proc/self/task").iterdir()
+        names = {int(task.name): (task / "comm").read_text().strip() for task in tasks}
+        return {os.getpriority(os.PRIO_PROCESS, task) for task, name in names.items() if name in THREADS}
+
+    async with asyncio.timeout(10):
+        while priorities() != {min(os.getpriority(os.PRIO_PROCESS, 0) + NICE, 19)}:
+            await asyncio.sleep(0.1)
 
 
 async def test_a_server_that_was_not_started_is_stopped_all_the_same(worker: Worker):
