@@ -176,11 +176,6 @@ def taken_back(calls: int) -> bytes:
     return b"".join(frames)
 
 
-def flooding_grpc(data: bytes) -> Attack:
-    """Return an attack that sends the same again and again, without reading."""
-    return lambda ports: flood(ports[1], data)
-
-
 def posting(body: bytes, path: str = "/predict", *headers: str) -> Attack:
     """Return an attack that posts a body."""
     return lambda ports: post(ports[0], path, body, *headers)
@@ -202,6 +197,7 @@ JSON_BYTES = "inference-header-content-length"
 SLOW_HEAD = b"POST /predict HTTP/1.1\r\nx: "
 SLOW_BODY = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n"
 AHEAD = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n" * 1000
+TAKEN_BACK = taken_back(20_000)
 FORM = b"".join(b'--x\r\ncontent-disposition: form-data; name="a"\r\n\r\n1\r\n' for _ in range(30_000)) + b"--x--\r\n"
 
 BOUNDARY = "content-type: multipart/form-data; boundary=x"
@@ -233,7 +229,7 @@ KINDS: dict[str, tuple[int, Callable[[], Attack]]] = {
     "a tensor as gRPC values": (4, lambda: calling(values(2048))),
     "gRPC messages at the limit": (4, lambda: calling(random.randbytes(LIMIT))),
     "gRPC calls without a message": (8, lambda: lambda ports: hold_calls(ports[1])),
-    "gRPC calls taken back": (8, lambda: flooding_grpc(taken_back(20_000))),
+    "gRPC calls taken back": (8, lambda: lambda ports: flood(ports[1], TAKEN_BACK)),
 }
 
 

@@ -47,7 +47,8 @@ def head(path: bytes, *more: tuple[bytes, bytes]) -> bytes:
 def begun(port: int, path: bytes, count: int) -> Iterator[None]:
     """Begin calls on one connection, and send none of their messages."""
     with socket.create_connection(("127.0.0.1", port), 10) as stranger:
-        heads = [frame(HEADERS, END_HEADERS, 2 * number + 1, head(path)) for number in range(count)]
+        fields = head(path)
+        heads = [frame(HEADERS, END_HEADERS, 2 * number + 1, fields) for number in range(count)]
         stranger.sendall(GREETING + frame(SETTINGS, 0, 0, b"") + b"".join(heads))
         yield
 

@@ -141,7 +141,6 @@ async def test_calls_that_do_not_send_their_message_keep_nobody_out(free_port: i
 
 async def test_many_calls_that_wait_have_no_other_cancelled(free_port: int):
     handlers, entered, go_on = Handlers(), threading.Event(), threading.Event()
-
     many = LIMITS._replace(awaited=3000)
 
     def hold_up(*_: Any) -> None:
