@@ -114,6 +114,12 @@ RECIPES = (
     # 0.0132 instead of 0.0126, and of 100 files of real handwriting 96.7 read right instead of 98.
     # Three networks of half the width (means): 89.7, 0.0138; taught by each other as well as by the labels (Zhang et
     # al. 2018) 91.0, 0.0133.
+    # Half the width, 8,000 steps: pictures changed half as far in the last 15 % of the run, six pairs that part there
+    # from the same weights, 94 (mean) instead of 100, the negative log-likelihood lower in each; resampled bicubically
+    # 101 instead of 100, 0.0144 instead of 0.0153; with squeeze and excitation 100, too. The whole recipe with the
+    # first two, 120 epochs in float32, three seeds: 16.7 of the validation digits misread instead of 15.0, 0.0111
+    # instead of 0.0126; of the test set's 10,000 26.3 instead of 26.0, and 0.121 % of what is accepted instead of 0.08,
+    # where 0.12 is allowed: not published.
     _best(
         "mnist-resnet",
         epochs=180,
