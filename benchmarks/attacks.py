@@ -169,7 +169,7 @@ def hold_calls(port: int) -> None:
 def taken_back(calls: int) -> bytes:
     """Return what begins calls, and takes each back at once."""
     head, cancel = strangers.head(MODEL_INFER), (8).to_bytes(4)
-    frames = [strangers.GREETING, strangers.frame(strangers.SETTINGS, 0, 0, b"")]
+    frames = [strangers.GREETING]
     for stream in range(1, 2 * calls, 2):
         frames.append(strangers.frame(strangers.HEADERS, strangers.END_HEADERS, stream, head))
         frames.append(strangers.frame(strangers.RST_STREAM, 0, stream, cancel))

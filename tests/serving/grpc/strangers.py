@@ -10,7 +10,6 @@ from contextlib import ExitStack, contextmanager
 
 DATA, HEADERS, RST_STREAM, SETTINGS = 0, 1, 3, 4
 END_STREAM, END_HEADERS = 1, 4
-GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 EMPTY_MESSAGE = bytes(5)
 
 # What follows the path of a call, and the status that the call then ends with.
@@ -31,6 +30,10 @@ def frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:
     return len(content).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + content
 
 
+# What a client sends first: RFC 9113, section 3.4.
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0, b"")
+
+
 def field(name: bytes, value: bytes) -> bytes:
     """Return a header field, neither compressed nor noted; up to 126 bytes each."""
     return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
@@ -49,7 +52,7 @@ def begun(port: int, path: bytes, count: int) -> Iterator[None]:
     with socket.create_connection(("127.0.0.1", port), 10) as stranger:
         fields = head(path)
         heads = [frame(HEADERS, END_HEADERS, 2 * number + 1, fields) for number in range(count)]
-        stranger.sendall(GREETING + frame(SETTINGS, 0, 0, b"") + b"".join(heads))
+        stranger.sendall(GREETING + b"".join(heads))
         yield
 
 
@@ -61,7 +64,7 @@ def call(port: int, path: bytes, *more: tuple[bytes, bytes], tls: ssl.SSLContext
         if tls:
             tls.set_alpn_protocols(["h2"])
             stranger = stack.enter_context(tls.wrap_socket(stranger, server_hostname="127.0.0.1"))
-        stranger.sendall(GREETING + frame(SETTINGS, 0, 0, b"") + frame(HEADERS, END_HEADERS, 1, head(path, *more)))
+        stranger.sendall(GREETING + frame(HEADERS, END_HEADERS, 1, head(path, *more)))
         stranger.sendall(frame(DATA, END_STREAM, 1, EMPTY_MESSAGE))
         while not ended(received) and (chunk := stranger.recv(65536)):
             received += chunk
