@@ -91,6 +91,9 @@ class Server(Protocol):
 
     loop: asyncio.AbstractEventLoop | None
 
+    def send(self, call: Any, operations: tuple[Any, ...], tag: Callable[[Any], None]) -> bool:
+        """Have the core do something for one of its calls; return False where everything is closed."""
+
     def expect(self, call: "CoreCall") -> None:
         """Note that the message of a call is on its way."""
 
@@ -140,8 +143,8 @@ class CoreCall:
             self._server.expect(self)
             self._send((cygrpc.ReceiveMessageOperation(0),), self._on_message)
 
-    def _send(self, operations: tuple[Any, ...], tag: Callable[[Any], None]) -> None:
-        self._call.start_server_batch(operations, tag)
+    def _send(self, operations: tuple[Any, ...], tag: Callable[[Any], None]) -> bool:
+        return self._server.send(self._call, operations, tag)
 
     def _start_and_status(self, *message: Any) -> tuple[Any, ...]:
         return (
@@ -260,12 +263,17 @@ class CoreCall:
             yield read(data)
 
     async def _batch(self, *operations: Any) -> Any:
-        """Have the core do something, and wait until it has."""
+        """Have the core do something, and wait until it has.
+
+        Raises:
+            CancelledError: everything is closed.
+        """
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         def tell(result: Any) -> None:
             if not done.done():
                 done.set_result(result)
 
-        self._send(operations, lambda event: self._on_loop(tell, event.batch_operations))
+        if not self._send(operations, lambda event: self._on_loop(tell, event.batch_operations)):
+            raise asyncio.CancelledError
         return await done

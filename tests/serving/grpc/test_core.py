@@ -61,16 +61,21 @@ class Handlers:
         return grpc.method_handlers_generic_handler(NAME, methods)
 
 
-@asynccontextmanager
-async def serving(
-    port: int, handlers: Handlers, limits: Limits = LIMITS, options: Options = OPTIONS, **express: Any
-) -> AsyncIterator[Any]:
-    """Yield a channel to a server with these handlers."""
+def started(port: int, handlers: Handlers, limits: Limits, options: Options, **express: Any) -> CoreServer:
     quick = {f"/{NAME}/{name}": each for name, each in express.items()}
     server = CoreServer(options, limits, quick, handlers.refused.append)
     server.add_generic_rpc_handlers([handlers.generic()])
     server.add_port(f"127.0.0.1:{port}", None)
     server.start()
+    return server
+
+
+@asynccontextmanager
+async def serving(
+    port: int, handlers: Handlers, limits: Limits = LIMITS, options: Options = OPTIONS, **express: Any
+) -> AsyncIterator[Any]:
+    """Yield a channel to a server with these handlers."""
+    server = started(port, handlers, limits, options, **express)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield channel
     await asyncio.wait_for(server.stop(), 10)
@@ -200,6 +205,33 @@ async def test_who_leaves_frees_the_handler_and_a_stop_ends_what_runs(free_port:
         await asyncio.wait_for(handlers.begun.wait(), 5)
     await asyncio.wait_for(handlers.left.wait(), 5)
     assert running.cancelled() or running.done()
+
+
+class Stubborn(Handlers):
+    """Goes on although its call is cancelled."""
+
+    async def wait(self, request: bytes, context: Context) -> bytes:
+        try:
+            return await super().wait(request, context)
+        except asyncio.CancelledError:
+            await self.go_on.wait()
+            asyncio.get_running_loop().call_later(0.1, self.begun.set)
+            return b"late"
+
+
+async def test_a_handler_that_goes_on_after_the_stop_ends_alone(free_port: int):
+    handlers = Stubborn()
+    server = started(free_port, handlers, LIMITS, OPTIONS)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{free_port}") as channel:
+        running = asyncio.ensure_future(code_of(call(channel, "wait")))
+        await asyncio.wait_for(handlers.begun.wait(), 5)
+        await asyncio.wait_for(server.stop(), 10)
+        assert (await running)[0] == "UNAVAILABLE"
+    handlers.begun.clear()
+    handlers.go_on.set()
+    # The core ends a process that gives a closed queue something to do.
+    await asyncio.wait_for(handlers.begun.wait(), 5)
+    assert server._calls == set()
 
 
 async def test_who_leaves_while_the_loop_is_busy_frees_the_handler(free_port: int):
