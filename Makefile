@@ -18,8 +18,9 @@ FUZZ := $(call stamp,.venv-fuzz,$(FUZZ_LOCKS))
 # For each target of the coverage-guided fuzzer.
 FUZZ_SECONDS ?= 60
 
-# Three on two cores: a third of their time is waiting for servers. Each takes up to 1.5 GB for torch.
-SIDE_BY_SIDE := -n 3 --dist loadfile
+# Three on two cores: a third of their time is waiting for servers. Each takes up to 1.5 GB for torch. One that ends is not
+# replaced: pytest-xdist 3.8 waits for ever then.
+SIDE_BY_SIDE := -n 3 --dist loadfile --max-worker-restart 0
 
 .PHONY: help serve train train-all test test-no-torch test-floors environment-no-torch environment-fuzz faults fuzz bench bench-peers image-test check format protos lock clean
 
