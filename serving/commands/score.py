@@ -173,7 +173,8 @@ def _engine(arguments: argparse.Namespace, model: "LoadedModel", device: "Device
         return partial(score_on_ray, weights=Weights.of(model, device), address=arguments.ray_address, workers=workers)
     if arguments.ray_address:
         raise ConfigurationError("--ray-address is for --engine ray")
-    return partial(score_locally, score=Scorer(model.runtime.run, model.manifest.acceptance).score, workers=workers)
+    score = Scorer(model.runtime.run, model.manifest.acceptance).score
+    return partial(score_locally, score=score, workers=workers, careful=arguments.resume or arguments.retry_failed)
 
 
 def _job(arguments: argparse.Namespace, settings: "Settings", model: "LoadedModel") -> "Job":

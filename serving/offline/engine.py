@@ -18,7 +18,7 @@ TASKS_PER_WORKER = 3
 
 
 def score_locally(
-    tasks: Iterable[Task], score: Callable[[Items], pa.RecordBatch], workers: int
+    tasks: Iterable[Task], score: Callable[[Items], pa.RecordBatch], workers: int, careful: bool = False
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of each task, in the order of the tasks.
 
@@ -26,9 +26,10 @@ def score_locally(
         tasks: read in the calling thread, a few ahead.
         score: safe to call from several threads.
         workers: threads, >= 1.
+        careful: a picture may end the process that decodes it.
     """
     waiting: deque[Future[pa.RecordBatch]] = deque()
-    with PictureProcesses(workers) as processes, ThreadPoolExecutor(workers, "score") as pool:
+    with PictureProcesses(workers, careful) as processes, ThreadPoolExecutor(workers, "score") as pool:
         try:
             for task in tasks:
                 waiting.append(pool.submit(lambda task: score(processes.decode(task)), task))

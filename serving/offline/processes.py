@@ -6,15 +6,12 @@ Must not know: models, output.
 """
 
 import logging
-import multiprocessing
-import os
-import signal
 import threading
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 
-from serving.errors import ServingError
+from serving.offline.apart import decode_apart, decoding_processes, start
 from serving.offline.items import Items, Task
 from serving.offline.pictures import Entries
 
@@ -29,11 +26,12 @@ class PictureProcesses:
 
     Args:
         workers: processes; with one, everything is decoded in the calling thread.
+        careful: every picture is decoded in a process, for one of them may have ended a run before this one.
     """
 
-    def __init__(self, workers: int):
-        self._workers = workers
-        self._lock = threading.Lock()
+    def __init__(self, workers: int, careful: bool = False):
+        self._workers, self._careful = workers, careful
+        self._lock, self._one_at_a_time = threading.Lock(), threading.Lock()
         self._pictures = 0
         self._pool: ProcessPoolExecutor | None = None
         self._started: Future[None] | None = None
@@ -51,47 +49,36 @@ class PictureProcesses:
         """Return the items of a task; safe to call from several threads.
 
         Raises:
-            ServingError: a process was ended from outside.
+            ServingError: processes are ended whatever they decode.
         """
-        pool = self._choose(task)
-        if pool is None:
+        if not isinstance(task, Entries) or (pool := self._choose(task)) is None:
             return task.decode()
         try:
             return pool.submit(task.decode).result()
-        except BrokenProcessPool as error:
-            raise ServingError("a process that decodes pictures was ended; --resume goes on from here") from error
+        except BrokenProcessPool:
+            return self._decode_apart(task, pool)
 
-    def _choose(self, task: Task) -> ProcessPoolExecutor | None:
+    def _choose(self, task: Entries) -> ProcessPoolExecutor | None:
         """Return the processes if the task is theirs; while they start, the calling thread goes on."""
-        if self._workers < 2 or not isinstance(task, Entries):
-            return None
         with self._lock:
             self._pictures += len(task.entries)
-            if self._pictures > MIN_PICTURES and self._pool is None:
+            if self._pool is None and (self._careful or (self._workers > 1 and self._pictures > MIN_PICTURES)):
                 self._begin()
-            return self._pool if self._started and self._started.done() else None
+            return self._pool if self._careful or (self._started and self._started.done()) else None
 
     def _begin(self) -> None:
         try:
-            self._pool = ProcessPoolExecutor(self._workers, multiprocessing.get_context("spawn"), _live_with_parent)
-            self._started = self._pool.submit(_start)
+            self._pool = decoding_processes(self._workers)
+            self._started = self._pool.submit(start)
         except OSError as error:  # such as no shared memory, or no room for a process
             logger.warning("pictures are decoded in threads, processes cannot be started: %s", error)
-            self._workers = 1
+            self._workers, self._careful = 1, False
 
-
-def _live_with_parent() -> None:
-    # Ctrl-C is for the process that waits for this one. Killed, that one says nothing.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os._exit(1)
-
-
-def _start() -> None:
-    """Import what decoding needs."""
-    import serving.preprocess  # noqa: F401
+    def _decode_apart(self, task: Entries, broken: ProcessPoolExecutor) -> Items:
+        with self._lock:
+            if self._pool is broken:
+                logger.warning("a process that decodes pictures was ended; what it held is decoded once more")
+                broken.shutdown(wait=False)
+                self._pool, self._careful = None, True
+        with self._one_at_a_time:  # what was ended for want of memory has more of it now
+            return decode_apart(task)

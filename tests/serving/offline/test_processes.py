@@ -1,16 +1,22 @@
+import csv
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import psutil
 import pytest
 
 from serving.errors import ServingError
+from serving.offline import apart as apart_module
 from serving.offline import processes as processes_module
+from serving.offline.apart import ENDED
 from serving.offline.items import Items
 from serving.offline.pictures import Entries, Entry
 from serving.offline.processes import PictureProcesses
@@ -76,11 +82,86 @@ def test_where_no_process_can_be_started_threads_go_on(monkeypatch: pytest.Monke
         assert same(made.decode(task), task.decode())
 
 
-def test_a_process_that_is_killed_stops_the_run_with_an_error(started: PictureProcesses):
-    for child in children():
+class Deadly(bytes):
+    """A picture that ends the process it is handed to."""
+
+    def __reduce__(self) -> tuple[Callable[[], NoReturn], tuple[()]]:
+        return os.abort, ()
+
+
+def with_deadly(task: Entries, *positions: int) -> Entries:
+    made = list(task.entries)
+    for position in positions:
+        made[position] = replace(made[position], data=Deadly(b"deadly"))
+    return replace(task, entries=tuple(made))
+
+
+def test_a_picture_that_ends_its_process_costs_its_own_row_alone(started: PictureProcesses):
+    task = entries(8)
+    decoded = started.decode(with_deadly(task, 2, 3, 7))
+    assert decoded.errors == task.decode().errors | dict.fromkeys((2, 3, 7), ENDED)
+    assert decoded.sources == [entry.source for entry in task.entries]
+    unharmed = [0, 1, 4, 5, 6]
+    assert np.array_equal(decoded.images[unharmed], task.decode().images[unharmed])
+    assert not decoded.images[[2, 3, 7]].any()
+
+
+def test_tasks_beside_one_that_ends_its_process_lose_nothing(started: PictureProcesses):
+    task = entries(20)
+    deadly = with_deadly(task, 5)
+    with ThreadPoolExecutor(4) as threads:
+        results = list(threads.map(started.decode, [task, deadly, task, task]))
+    for position, items in enumerate(results):
+        assert same(items, task.decode()) or position == 1
+    assert list(results[1].errors) == [5, 20]
+
+
+def test_after_processes_were_killed_their_work_is_done_once_more_in_new_ones(started: PictureProcesses):
+    killed = children()
+    for child in killed:
         child.kill()
-    with pytest.raises(ServingError, match="was ended; --resume goes on from here"):
-        started.decode(entries(3))
+    task = entries(3)
+    assert same(started.decode(task), task.decode())
+    assert same(started.decode(task), task.decode())
+    assert set(children()).isdisjoint(killed)
+    assert children()
+
+
+def test_a_run_that_a_picture_ended_goes_on_without_it(models: Path, tmp_path: Path):
+    folder, output = tmp_path / "pictures", tmp_path / "rows.csv"
+    folder.mkdir()
+    for number, entry in enumerate(entries(3).entries):
+        assert isinstance(entry.data, bytes)
+        (folder / f"{number}.png").write_bytes(entry.data)
+    # Every process that decodes the picture of that name is ended, the first one too.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, pathlib\n"
+        "usual = pathlib.Path.open\n"
+        "def deadly(self, mode='r', buffering=-1, **rest):\n"
+        "    if self.name == '1.png' and buffering == 0:\n"
+        "        os.abort()\n"
+        "    return usual(self, mode, buffering, **rest)\n"
+        "pathlib.Path.open = deadly\n"
+    )
+    root = Path(__file__).parents[3]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(root)])}
+    command = [sys.executable, "-m", "serving", "score", folder, "--models", models, "--model", "tiny", "--quiet"]
+    command += ["--output", output, "--workers", "1"]
+    first = subprocess.run(command, env=environment, capture_output=True)
+    assert first.returncode == -signal.SIGABRT
+    assert not output.exists()
+    resumed = subprocess.run([*command, "--resume"], env=environment, capture_output=True, text=True)
+    assert resumed.returncode == 3, resumed.stderr
+    rows = list(csv.DictReader(output.read_text().splitlines()))
+    assert [Path(row["source"]).name for row in rows] == [f"{number}.png" for number in range(4)]
+    assert [row["error"] for row in rows][:3] == ["", ENDED, ""]
+    assert [row["digit"] != "" for row in rows] == [True, False, True, False]
+
+
+def test_processes_that_always_end_stop_the_run(started: PictureProcesses, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(apart_module, "_live_with_parent", os.abort)
+    with pytest.raises(ServingError, match="or cannot be started; --resume goes on from here"):
+        started.decode(with_deadly(entries(3), 1))
 
 
 def test_a_killed_run_leaves_no_process_behind(tmp_path: Path):
