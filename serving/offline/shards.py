@@ -3,7 +3,8 @@
 Must not know: formats, the output.
 
 Tasks of Ray and not a pipeline of Ray Data: the rows go to the journal of the run as they come, task by task and in
-order, so that a run goes on where it was whichever engine began it. A shard whose node is lost runs again elsewhere.
+order, so that a run goes on where it was whichever engine began it. A shard whose node is lost runs again elsewhere; if
+it is lost again and again, its pictures are decoded apart.
 """
 
 import hashlib
@@ -11,10 +12,10 @@ import logging
 import os
 import socket
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Any
 
@@ -22,10 +23,14 @@ import pyarrow as pa  # type: ignore[import-untyped]
 
 from serving.errors import ConfigurationError, ModelRejected, ServingError
 from serving.manifest import MODEL_FILE_NAME, Acceptance
-from serving.offline.items import Task
+from serving.offline.apart import decode_apart
+from serving.offline.items import Items, Task
+from serving.offline.pictures import Entries
 from serving.offline.rows import Scorer
 from serving.repository import LoadedModel
 from serving.runtime import Device, OnnxModel
+
+logger = logging.getLogger(__name__)
 
 # Tasks of one shard: 256 pictures or some thousand rows, beside which the milliseconds of a Ray task are few.
 SHARD_TASKS = 8
@@ -33,6 +38,9 @@ SHARD_TASKS = 8
 SHARDS_PER_PROCESSOR = 3
 # As long as Ray waits for one answer of a cluster.
 CONNECT_S = 5.0
+# Of a shard whose process or node was lost, before its own pictures are suspected.
+RETRIES = 2
+PLACEMENT = {"num_cpus": 1, "scheduling_strategy": "SPREAD"}
 # Of a cluster on this machine: at times one of Ray's own processes never begins, and Ray gives up after 30 s.
 START_ATTEMPTS = 3
 
@@ -59,17 +67,26 @@ class Weights:
         return cls(data, model.manifest.acceptance, device)
 
 
-def score_shard(weights: Weights, tasks: list[Task]) -> list[pa.RecordBatch]:
+def score_shard(weights: Weights, tasks: list[Task], careful: bool = False) -> list[pa.RecordBatch]:
     """Return the rows of each task.
+
+    Args:
+        weights: of the model.
+        tasks: decoded here.
+        careful: a picture may end the process that decodes it.
 
     Raises:
         ServingError: itself and no subclass, since not every one of them can be sent between processes.
     """
     try:
         scorer = _scorer(weights.model, weights.acceptance.model_dump_json(), weights.device)
-        return [scorer.score(task.decode()) for task in tasks]
+        return [scorer.score(_decode(task, careful)) for task in tasks]
     except ServingError as error:
         raise ServingError(str(error)) from None
+
+
+def _decode(task: Task, careful: bool) -> Items:
+    return decode_apart(task) if careful and isinstance(task, Entries) else task.decode()
 
 
 @lru_cache(maxsize=1)
@@ -107,15 +124,26 @@ def _told(cause: Exception) -> ServingError:
 
 
 def _in_order(ray: Any, tasks: Iterator[Task], weights: Any) -> Iterator[pa.RecordBatch]:
-    remote = ray.remote(score_shard).options(num_cpus=1, max_retries=-1, scheduling_strategy="SPREAD")
-    waiting: deque[Any] = deque()
+    remote = ray.remote(score_shard)
+    usual, apart = (remote.options(max_retries=retries, **PLACEMENT) for retries in (RETRIES, -1))
+    waiting: deque[tuple[Any, Callable[[], Any]]] = deque()
     while shard := list(islice(tasks, SHARD_TASKS)):
-        waiting.append(remote.remote(weights, shard))
+        held = ray.put(shard)  # once for all the times that it runs
+        waiting.append((usual.remote(weights, held), partial(apart.remote, weights, held, careful=True)))
         # Asked anew each time: nodes come and go.
         if len(waiting) > SHARDS_PER_PROCESSOR * max(1, int(ray.cluster_resources().get("CPU", 0))):
-            yield from ray.get(waiting.popleft())
+            yield from _result(ray, *waiting.popleft())
     while waiting:
-        yield from ray.get(waiting.popleft())
+        yield from _result(ray, *waiting.popleft())
+
+
+def _result(ray: Any, rows: Any, once_more: Callable[[], Any]) -> list[pa.RecordBatch]:
+    try:
+        batches: list[pa.RecordBatch] = ray.get(rows)
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError):
+        logger.warning("processes that decode pictures were ended; what they held is decoded once more")
+        batches = ray.get(once_more())
+    return batches
 
 
 @contextmanager

@@ -1,7 +1,10 @@
 """A tiny model, the score command on it, and files to score."""
 
+import csv
 import gzip
 import json
+import os
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,6 +19,7 @@ import pytest
 from PIL import Image
 
 from serving.__main__ import main
+from serving.offline.apart import ENDED
 from tests.serving.tiny_model import expected_logits, write_tiny_model
 
 Images = npt.NDArray[np.uint8]
@@ -61,6 +65,44 @@ def score(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> S
         return Scored(code, rows, json.loads(summary.read_text()) if summary.exists() else {}, capsys.readouterr().err)
 
     return run
+
+
+@dataclass
+class Deadly:
+    """Three pictures of which 1.png ends every process that decodes it, in an environment in which it does."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def command(self, models: Path, output: Path) -> list[str]:
+        places = {"--models": models, "--model": "tiny", "--output": output}
+        options = [str(part) for option in places.items() for part in option]
+        return [sys.executable, "-m", "serving", "score", str(self.folder), *options, "--quiet"]
+
+    def check(self, output: Path) -> None:
+        rows = list(csv.DictReader(output.read_text().splitlines()))
+        assert [Path(row["source"]).name for row in rows] == ["0.png", "1.png", "2.png"]
+        assert [row["error"] for row in rows] == ["", ENDED, ""]
+        assert [row["digit"] != "" for row in rows] == [True, False, True]
+
+
+@pytest.fixture
+def deadly(tmp_path: Path, digits: tuple[Images, npt.NDArray[np.uint8]]) -> Deadly:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, image in enumerate(digits[0][:3]):
+        (folder / f"{number}.png").write_bytes(png_bytes(image))
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, pathlib\n"
+        "usual = pathlib.Path.open\n"
+        "def deadly(self, mode='r', buffering=-1, **rest):\n"
+        "    if self.name == '1.png' and buffering == 0:\n"
+        "        os.abort()\n"
+        "    return usual(self, mode, buffering, **rest)\n"
+        "pathlib.Path.open = deadly\n"
+    )
+    root = Path(__file__).parents[3]
+    return Deadly(folder, os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(root)])})
 
 
 @pytest.fixture(scope="session")

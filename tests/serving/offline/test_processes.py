@@ -1,4 +1,3 @@
-import csv
 import os
 import signal
 import subprocess
@@ -21,7 +20,7 @@ from serving.offline.items import Items
 from serving.offline.pictures import Entries, Entry
 from serving.offline.processes import PictureProcesses
 from tests.e2e.server import wait_until
-from tests.serving.offline.conftest import png_bytes
+from tests.serving.offline.conftest import Deadly, png_bytes
 
 
 def entries(count: int) -> Entries:
@@ -82,7 +81,7 @@ def test_where_no_process_can_be_started_threads_go_on(monkeypatch: pytest.Monke
         assert same(made.decode(task), task.decode())
 
 
-class Deadly(bytes):
+class DeadlyBytes(bytes):
     """A picture that ends the process it is handed to."""
 
     def __reduce__(self) -> tuple[Callable[[], NoReturn], tuple[()]]:
@@ -92,7 +91,7 @@ class Deadly(bytes):
 def with_deadly(task: Entries, *positions: int) -> Entries:
     made = list(task.entries)
     for position in positions:
-        made[position] = replace(made[position], data=Deadly(b"deadly"))
+        made[position] = replace(made[position], data=DeadlyBytes(b"deadly"))
     return replace(task, entries=tuple(made))
 
 
@@ -127,35 +126,15 @@ def test_after_processes_were_killed_their_work_is_done_once_more_in_new_ones(st
     assert children()
 
 
-def test_a_run_that_a_picture_ended_goes_on_without_it(models: Path, tmp_path: Path):
-    folder, output = tmp_path / "pictures", tmp_path / "rows.csv"
-    folder.mkdir()
-    for number, entry in enumerate(entries(3).entries):
-        assert isinstance(entry.data, bytes)
-        (folder / f"{number}.png").write_bytes(entry.data)
-    # Every process that decodes the picture of that name is ended, the first one too.
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os, pathlib\n"
-        "usual = pathlib.Path.open\n"
-        "def deadly(self, mode='r', buffering=-1, **rest):\n"
-        "    if self.name == '1.png' and buffering == 0:\n"
-        "        os.abort()\n"
-        "    return usual(self, mode, buffering, **rest)\n"
-        "pathlib.Path.open = deadly\n"
-    )
-    root = Path(__file__).parents[3]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(root)])}
-    command = [sys.executable, "-m", "serving", "score", folder, "--models", models, "--model", "tiny", "--quiet"]
-    command += ["--output", output, "--workers", "1"]
-    first = subprocess.run(command, env=environment, capture_output=True)
+def test_a_run_that_a_picture_ended_goes_on_without_it(models: Path, tmp_path: Path, deadly: Deadly):
+    output = tmp_path / "rows.csv"
+    command = [*deadly.command(models, output), "--workers", "1"]
+    first = subprocess.run(command, env=deadly.environment, capture_output=True)
     assert first.returncode == -signal.SIGABRT
     assert not output.exists()
-    resumed = subprocess.run([*command, "--resume"], env=environment, capture_output=True, text=True)
+    resumed = subprocess.run([*command, "--resume"], env=deadly.environment, capture_output=True, text=True)
     assert resumed.returncode == 3, resumed.stderr
-    rows = list(csv.DictReader(output.read_text().splitlines()))
-    assert [Path(row["source"]).name for row in rows] == [f"{number}.png" for number in range(4)]
-    assert [row["error"] for row in rows][:3] == ["", ENDED, ""]
-    assert [row["digit"] != "" for row in rows] == [True, False, True, False]
+    deadly.check(output)
 
 
 def test_processes_that_always_end_stop_the_run(started: PictureProcesses, monkeypatch: pytest.MonkeyPatch):

@@ -17,7 +17,7 @@ from serving.offline.journal import JOURNAL
 from serving.offline.pictures import Entries, Entry
 from serving.offline.shards import Weights, score_shard
 from serving.repository import Repository, load
-from tests.serving.offline.conftest import Score, expected_digits, idx_bytes, png_bytes
+from tests.serving.offline.conftest import Deadly, Score, expected_digits, idx_bytes, png_bytes
 from tests.serving.tiny_model import write_tiny_model
 
 
@@ -106,6 +106,16 @@ def test_without_an_address_a_cluster_runs_here_and_its_failures_are_told(
     assert scored.code == 1
     assert scored.stderr.startswith("error: runtime: found Failed to load model")
     assert scored.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_picture_that_ends_its_process_costs_its_own_row_alone(models: Path, tmp_path: Path, deadly: Deadly):
+    pytest.importorskip("ray")
+    output = tmp_path / "rows.csv"
+    command = [*deadly.command(models, output), "--engine", "ray", "--workers", "1"]
+    ended = subprocess.run(command, env=deadly.environment, capture_output=True, text=True, timeout=100)
+    assert ended.returncode == 3, ended.stderr
+    deadly.check(output)
 
 
 def test_a_shard_gives_the_rows_of_each_of_its_tasks(models: Path, digits):
