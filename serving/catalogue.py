@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from serving.errors import ModelNotFound, NotReady
@@ -15,6 +16,7 @@ from serving.orders import Orders
 from serving.predictor import Predictor
 from serving.repository import Repository
 from serving.stock import UNLOADED, Key, Make, Stock
+from serving.trials import Trials
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +42,8 @@ class Catalogue:
         make: loads, checks and warms up the version in a folder; raises ModelRejected.
         default_model: answers where no model is named.
         metrics: told what is served.
-        orders: told what an administrator asked for, so that the other workers follow.
+        shared: the private folder of the instance, in which its workers tell each other what an administrator asked
+            for and which versions end whoever loads them; None for a lone process without one.
     """
 
     def __init__(
@@ -49,11 +52,11 @@ class Catalogue:
         make: Make,
         default_model: str,
         metrics: Metrics,
-        orders: Orders | None = None,
+        shared: Path | None = None,
     ):
         self.repository, self.default_model = repository, default_model
-        self._stock = Stock(repository, make, metrics, self._change)
-        self.orders = orders or Orders(None)
+        self._stock = Stock(repository, make, metrics, self._change, Trials(shared))
+        self.orders = Orders(shared)
         self._unloaded: set[str] = set()
         self._table: dict[tuple[str | None, str | None], Predictor] = {}
         self._exchange = asyncio.Lock()

@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,6 +16,7 @@ from serving.manifest import FILE_NAME
 from serving.metrics import Metrics
 from serving.predictor import Predictor
 from serving.repository import Repository
+from serving.trials import Trials
 
 logger = logging.getLogger(__name__)
 
@@ -33,14 +35,18 @@ class Stock:
         make: loads, checks and warms up the version in a folder; raises ModelRejected.
         metrics: told what is held.
         changed: called when another version can answer.
+        trials: told of what is loaded beside a version that can answer.
 
     Attributes:
         held: the versions that can answer.
         absent: why the others cannot.
     """
 
-    def __init__(self, repository: Repository, make: Make, metrics: Metrics, changed: Callable[[], None]):
+    def __init__(
+        self, repository: Repository, make: Make, metrics: Metrics, changed: Callable[[], None], trials: Trials
+    ):
         self._repository, self._make, self._metrics, self._changed = repository, make, metrics, changed
+        self._trials = trials
         self._digests: dict[Key, str] = {}
         self.held: dict[Key, Predictor] = {}
         self.absent: dict[Key, str] = {}
@@ -77,7 +83,7 @@ class Stock:
             digest = await asyncio.to_thread(_digest, folder)
             if self._digests.get(key) == digest:
                 return None
-            predictor = await asyncio.to_thread(self._make, folder)
+            predictor = await asyncio.to_thread(self._load, name, folder, digest)
         except ModelNotFound:  # it has gone since it was listed
             return None
         except ModelRejected as error:
@@ -90,6 +96,12 @@ class Stock:
             return self._reject(key, ModelRejected("files", str(error), "readable files"))
         self._accept(key, digest, predictor)
         return None
+
+    def _load(self, name: str, folder: Path, digest: str) -> Predictor:
+        """Load a version; one that ends processes is given up where another can answer in its place."""
+        has_other = any(model == name for model, _ in self.held)
+        with self._trials.trial(digest) if has_other else nullcontext():
+            return self._make(folder)
 
     def _reject(self, key: Key, error: ModelRejected) -> ModelRejected:
         self._metrics.loads.labels(key[0], "rejected").inc()

@@ -41,7 +41,6 @@ from serving.http.unshaken import Unshaken
 from serving.http.v2 import V2Endpoints
 from serving.metric_files import reserve
 from serving.metrics import MULTIPROC_VARIABLE, WRITE_S, Metrics
-from serving.orders import Orders
 from serving.predictor import Predictor
 from serving.preparing import Preparer
 from serving.protocol.inference import Inference
@@ -86,10 +85,9 @@ class Worker:
             del os.environ[MULTIPROC_VARIABLE]
         self.metrics = Metrics(CollectorRegistry(), shared=settings.workers > 1)
         self.metrics.configured_workers.set(settings.workers)
-        orders = Orders(folder)
         self._heartbeat = Heartbeat(folder)
         models = repository.Repository(settings.models)
-        self.catalogue = Catalogue(models, self._make, settings.default_model, self.metrics, orders)
+        self.catalogue = Catalogue(models, self._make, settings.default_model, self.metrics, folder)
         self.catalogue.watch(self._show_readiness)
         self.preparer = Preparer(
             self._pictures, self._large_pictures, settings.max_pixels, settings.queue_size, self._threads

@@ -1,16 +1,19 @@
 """Workers that die, stop or get stuck: what clients see, and how long the instance takes to be whole again."""
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.e2e.conftest import Start
 from tests.e2e.load import Load
 from tests.e2e.server import Server, wait_until
+from tests.serving.tiny_model import write_tiny_model
 
 WATCHDOG_S = 3.0
 
@@ -64,6 +67,40 @@ def test_a_worker_that_cannot_begin_ends_and_is_tried_again(start: Start, tmp_pa
     tokens.write_text("two\n")
     record_property("seconds", whole_again(server, victim))
     assert other in server.worker_pids()
+
+
+@pytest.mark.fault
+def test_a_version_that_ends_whoever_loads_it_leaves_the_old_one_in_place(
+    start: Start, models: Path, tmp_path: Path, record_property: Record
+):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, pathlib\n"
+        "usual = pathlib.Path.read_bytes\n"
+        "def deadly(self):\n"
+        "    return os.abort() if self.parts[-2:] == ('2', 'model.onnx') else usual(self)\n"
+        "pathlib.Path.read_bytes = deadly\n"
+    )
+    server = start(MNIST_WORKERS="2", PYTHONPATH=str(tmp_path)).wait_ready(2)
+    first = server.worker_pids()
+    write_tiny_model(models, "mnist-cnn", 2)
+    try:
+        with Load(server.v2_url) as load:
+            wait_until(lambda: load.right > 50)
+            started = time.monotonic()
+            server.signal(signal.SIGHUP)
+            wait_until(lambda: len({*server.worker_pids()} - {*first}) == 1, 60)
+            wait_until(lambda: server.sample("mnist_workers") == 2, 60)
+            record_property("seconds", time.monotonic() - started)
+        assert load.wrong == []
+        assert len(load.cut) <= 8
+        assert len({*server.worker_pids()} & {*first}) == 1
+        index = httpx.post(f"{server.v2_url}/v2/repository/index").json()
+        states = {(each["name"], each["version"]): (each["state"], each["reason"]) for each in index}
+        assert states["mnist-cnn", "1"] == ("READY", "")
+        assert states["mnist-cnn", "2"][0] == "UNAVAILABLE"
+        assert states["mnist-cnn", "2"][1].startswith("loading: found the end of the process that began it")
+    finally:
+        shutil.rmtree(models / "mnist-cnn" / "2")
 
 
 @pytest.mark.fault

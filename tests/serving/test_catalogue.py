@@ -1,4 +1,5 @@
 import asyncio
+import hashlib
 import shutil
 import threading
 from collections.abc import Callable
@@ -12,22 +13,22 @@ from serving.batching import MicroBatcher
 from serving.catalogue import Catalogue, Entry
 from serving.drift import Drift
 from serving.errors import ConfigurationError, ModelNotFound, ModelRejected, NotReady
-from serving.manifest import MODEL_FILE_NAME, read_manifest
+from serving.manifest import FILE_NAME, MODEL_FILE_NAME, read_manifest
 from serving.metrics import Metrics
-from serving.orders import Orders
 from serving.predictor import Predictor
 from serving.repository import Repository, load
+from tests.serving.test_trials import end_within_a_trial
 from tests.serving.tiny_model import write_tiny_model
 
 
 class World:
     """A repository on disk and the catalogue of it."""
 
-    def __init__(self, root: Path, default: str = "tiny", orders: Path | None = None) -> None:
+    def __init__(self, root: Path, default: str = "tiny", shared: Path | None = None) -> None:
         self.root, self.registry, self.made = root, CollectorRegistry(), []
         self.metrics = Metrics(self.registry)
         self.before_make: Callable[[], None] = lambda: None
-        self.catalogue = Catalogue(Repository(root), self.make, default, self.metrics, Orders(orders))
+        self.catalogue = Catalogue(Repository(root), self.make, default, self.metrics, shared)
 
     def make(self, folder: Path) -> Predictor:
         self.before_make()
@@ -356,7 +357,7 @@ async def pair(tmp_path: Path) -> tuple[World, World]:
     for name, version in (("tiny", 1), ("tiny", 2), ("other", 1)):
         write_tiny_model(tmp_path / "models", name, version)
     (tmp_path / "shared").mkdir()
-    first, second = (World(tmp_path / "models", orders=tmp_path / "shared") for _ in range(2))
+    first, second = (World(tmp_path / "models", shared=tmp_path / "shared") for _ in range(2))
     await first.catalogue.start()
     await second.catalogue.start()
     return first, second
@@ -434,7 +435,23 @@ async def test_an_order_whose_caller_leaves_is_carried_out_on_all_workers(pair: 
 
 async def test_a_worker_that_comes_later_does_as_the_others_were_told(pair: tuple[World, World], tmp_path: Path):
     await pair[0].catalogue.unload("other")
-    late = World(tmp_path / "models", orders=tmp_path / "shared")
+    late = World(tmp_path / "models", shared=tmp_path / "shared")
     await late.catalogue.start()
     assert late.agreed() == ["tiny/1", "tiny/2"]
     assert late.catalogue.entries()[0] == Entry("other", "1", "UNAVAILABLE", "unloaded")
+
+
+async def test_a_version_that_ended_another_worker_gives_way_to_an_older_one(tmp_path: Path):
+    for name, version in (("tiny", 1), ("tiny", 2), ("other", 1)):
+        folder = write_tiny_model(tmp_path / "models", name, version)
+        if folder.parts[-2:] != ("tiny", "1"):
+            end_within_a_trial(tmp_path, hashlib.sha256((folder / FILE_NAME).read_bytes()).hexdigest())
+    world = World(tmp_path / "models", shared=tmp_path)
+    await world.catalogue.start()
+    # Nothing could take the place of other/1.
+    assert world.agreed() == ["other/1", "tiny/1"]
+    assert world.catalogue.entries()[2].reason.startswith("loading: found the end of the process that began it")
+    assert world.made == ["other/1", "tiny/1"]
+    write_tiny_model(tmp_path / "models", "tiny", 3)
+    await world.catalogue.reload()
+    assert world.agreed() == ["other/1", "tiny/1", "tiny/3"]
