@@ -55,7 +55,7 @@ class Catalogue:
         shared: Path | None = None,
     ):
         self.repository, self.default_model = repository, default_model
-        self._stock = Stock(repository, make, metrics, self._change, Trials(shared))
+        self._stock = Stock(repository, make, metrics, self._change, Trials(shared), default_model)
         self.orders = Orders(shared)
         self._unloaded: set[str] = set()
         self._table: dict[tuple[str | None, str | None], Predictor] = {}

@@ -35,7 +35,8 @@ class Stock:
         make: loads, checks and warms up the version in a folder; raises ModelRejected.
         metrics: told what is held.
         changed: called when another version can answer.
-        trials: told of what is loaded beside a version that can answer.
+        trials: know which versions end whoever loads them.
+        default_model: without it nothing is answered, so one of its versions is loaded whatever happened before.
 
     Attributes:
         held: the versions that can answer.
@@ -43,10 +44,16 @@ class Stock:
     """
 
     def __init__(
-        self, repository: Repository, make: Make, metrics: Metrics, changed: Callable[[], None], trials: Trials
+        self,
+        repository: Repository,
+        make: Make,
+        metrics: Metrics,
+        changed: Callable[[], None],
+        trials: Trials,
+        default_model: str,
     ):
         self._repository, self._make, self._metrics, self._changed = repository, make, metrics, changed
-        self._trials = trials
+        self._trials, self._default_model = trials, default_model
         self._digests: dict[Key, str] = {}
         self.held: dict[Key, Predictor] = {}
         self.absent: dict[Key, str] = {}
@@ -83,7 +90,7 @@ class Stock:
             digest = await asyncio.to_thread(_digest, folder)
             if self._digests.get(key) == digest:
                 return None
-            predictor = await asyncio.to_thread(self._load, name, folder, digest)
+            predictor = await asyncio.to_thread(self._load, key, folder, digest)
         except ModelNotFound:  # it has gone since it was listed
             return None
         except ModelRejected as error:
@@ -97,11 +104,14 @@ class Stock:
         self._accept(key, digest, predictor)
         return None
 
-    def _load(self, name: str, folder: Path, digest: str) -> Predictor:
-        """Load a version; one that ends processes is given up where another can answer in its place."""
-        has_other = any(model == name for model, _ in self.held)
-        with self._trials.trial(digest) if has_other else nullcontext():
+    def _load(self, key: Key, folder: Path, digest: str) -> Predictor:
+        with nullcontext() if self._is_last_resort(*key) else self._trials.trial(digest):
             return self._make(folder)
+
+    def _is_last_resort(self, name: str, version: int) -> bool:
+        if name != self._default_model or any(model == name for model, _ in self.held):
+            return False
+        return version == self._repository.versions(name)[-1]
 
     def _reject(self, key: Key, error: ModelRejected) -> ModelRejected:
         self._metrics.loads.labels(key[0], "rejected").inc()

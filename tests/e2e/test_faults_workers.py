@@ -70,19 +70,20 @@ def test_a_worker_that_cannot_begin_ends_and_is_tried_again(start: Start, tmp_pa
 
 
 @pytest.mark.fault
-def test_a_version_that_ends_whoever_loads_it_leaves_the_old_one_in_place(
-    start: Start, models: Path, tmp_path: Path, record_property: Record
+@pytest.mark.parametrize("name", ["mnist-cnn", "another"])
+def test_a_version_that_ends_whoever_loads_it_costs_one_worker(
+    name: str, start: Start, models: Path, tmp_path: Path, record_property: Record
 ):
     (tmp_path / "sitecustomize.py").write_text(
         "import os, pathlib\n"
         "usual = pathlib.Path.read_bytes\n"
         "def deadly(self):\n"
-        "    return os.abort() if self.parts[-2:] == ('2', 'model.onnx') else usual(self)\n"
+        "    return os.abort() if self.parent.name == '2' and self.suffix == '.onnx' else usual(self)\n"
         "pathlib.Path.read_bytes = deadly\n"
     )
     server = start(MNIST_WORKERS="2", PYTHONPATH=str(tmp_path)).wait_ready(2)
     first = server.worker_pids()
-    write_tiny_model(models, "mnist-cnn", 2)
+    write_tiny_model(models, name, 2)
     try:
         with Load(server.v2_url) as load:
             wait_until(lambda: load.right > 50)
@@ -97,10 +98,10 @@ def test_a_version_that_ends_whoever_loads_it_leaves_the_old_one_in_place(
         index = httpx.post(f"{server.v2_url}/v2/repository/index").json()
         states = {(each["name"], each["version"]): (each["state"], each["reason"]) for each in index}
         assert states["mnist-cnn", "1"] == ("READY", "")
-        assert states["mnist-cnn", "2"][0] == "UNAVAILABLE"
-        assert states["mnist-cnn", "2"][1].startswith("loading: found the end of the process that began it")
+        assert states[name, "2"][0] == "UNAVAILABLE"
+        assert states[name, "2"][1].startswith("loading: found the end of the process that began it")
     finally:
-        shutil.rmtree(models / "mnist-cnn" / "2")
+        shutil.rmtree(models / name / "2")
 
 
 @pytest.mark.fault

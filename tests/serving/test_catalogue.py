@@ -441,17 +441,27 @@ async def test_a_worker_that_comes_later_does_as_the_others_were_told(pair: tupl
     assert late.catalogue.entries()[0] == Entry("other", "1", "UNAVAILABLE", "unloaded")
 
 
-async def test_a_version_that_ended_another_worker_gives_way_to_an_older_one(tmp_path: Path):
-    for name, version in (("tiny", 1), ("tiny", 2), ("other", 1)):
+async def test_a_version_that_ended_another_worker_is_loaded_by_no_other(tmp_path: Path):
+    for name, version in (("tiny", 1), ("tiny", 2), ("other", 1), ("third", 1)):
         folder = write_tiny_model(tmp_path / "models", name, version)
-        if folder.parts[-2:] != ("tiny", "1"):
+        if (name, version) in {("tiny", 2), ("other", 1)}:
             end_within_a_trial(tmp_path, hashlib.sha256((folder / FILE_NAME).read_bytes()).hexdigest())
     world = World(tmp_path / "models", shared=tmp_path)
     await world.catalogue.start()
-    # Nothing could take the place of other/1.
-    assert world.agreed() == ["other/1", "tiny/1"]
-    assert world.catalogue.entries()[2].reason.startswith("loading: found the end of the process that began it")
-    assert world.made == ["other/1", "tiny/1"]
+    assert world.agreed() == ["third/1", "tiny/1"] == world.made
+    absent = [entry for entry in world.catalogue.entries() if entry.state == "UNAVAILABLE"]
+    assert [(entry.name, entry.version) for entry in absent] == [("other", "1"), ("tiny", "2")]
+    assert {entry.reason.partition(" that began")[0] for entry in absent} == {"loading: found the end of the process"}
     write_tiny_model(tmp_path / "models", "tiny", 3)
     await world.catalogue.reload()
-    assert world.agreed() == ["other/1", "tiny/1", "tiny/3"]
+    assert world.agreed() == ["third/1", "tiny/1", "tiny/3"]
+
+
+async def test_the_last_version_of_the_default_model_is_loaded_whatever_happened_before(tmp_path: Path):
+    for version in (1, 2):
+        folder = write_tiny_model(tmp_path / "models", "tiny", version)
+        end_within_a_trial(tmp_path, hashlib.sha256((folder / FILE_NAME).read_bytes()).hexdigest())
+    world = World(tmp_path / "models", shared=tmp_path)
+    await world.catalogue.start()
+    assert world.agreed() == ["tiny/2"] == world.made
+    assert world.catalogue.ready
