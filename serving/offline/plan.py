@@ -27,7 +27,7 @@ from serving.offline.pixels import Numbers, Scale
 from serving.offline.sniff import UNREAD, Compressed, Kind, Table
 from serving.offline.sources import FolderLabels, Position, Source, size_of
 from serving.offline.streams import BROKEN, Readable, decompress, describe_failure, look, read_fully
-from serving.offline.tables import arrow_batches, parquet_batches, table_tasks
+from serving.offline.tables import arrow_batches, parquet_batches, table_pieces
 
 # Pictures of one task: the model runs them as one batch.
 PICTURES = 32
@@ -186,10 +186,10 @@ class Plan:
         else:
             raise InvalidInput(f"a {kind.replace('_', ' ')} inside an archive is not read: unpack it first")
 
-    def _read_table(self, path: Path, kind: Kind, place: Place) -> Iterator[Task]:
+    def _read_table(self, path: Path, kind: Kind, place: Place) -> Iterator[Entry | Task]:
         batches = parquet_batches(path) if kind == "parquet" else arrow_batches(path, kind)
         counted = self._positioned(batches, path.stat().st_size)
-        yield from table_tasks(counted, place, self._options.scale, self._options.max_pixels)
+        yield from table_pieces(counted, place, self._options.scale)
 
     def _positioned(self, batches: Iterator[tuple[pa.RecordBatch, float]], size_bytes: int) -> Iterator[pa.RecordBatch]:
         for batch, share in batches:

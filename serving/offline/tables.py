@@ -19,7 +19,7 @@ from serving.errors import InvalidInput
 from serving.offline.arrow import validity_of, values_of
 from serving.offline.columns import LABEL_NAMES, check_labels, find_pixels, parse_labels
 from serving.offline.items import NO_LABEL, Items, Place, rows_of_place
-from serving.offline.pictures import Entry, decode_entries
+from serving.offline.pictures import Entry
 from serving.offline.pixels import IMAGE_SHAPES, PIXELS, Numbers, Scale, decide_scale, to_images, to_labels
 from serving.offline.sniff import Kind
 
@@ -127,32 +127,33 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class TableRows:
-    """Rows of one table; `first` is the number of the first one, `full` the value of full ink."""
+    """Rows of pixels of one table; `first` is the number of the first one, `full` the value of full ink."""
 
     place: Place
     layout: Layout
     first: int
     batch: pa.RecordBatch
     full: int
-    max_pixels: int
 
     def decode(self) -> Items:
         """Return the rows as items named by their number from 0."""
-        names = list(map(str, range(self.first, self.first + self.batch.num_rows)))
         labels, errors = _labels(self.batch, self.layout)
-        if self.layout.form == "pictures":
-            return self._decode_pictures(names, labels, errors)
         rows, missing = read_pixels(self.batch, self.layout)
         images, out_of_range = to_images(rows, self.full)
+        names = _row_names(self.batch, self.first)
         return rows_of_place(self.place, names, images, labels, errors | out_of_range | missing)
 
-    def _decode_pictures(self, names: list[str], labels: npt.NDArray[np.int8], errors: dict[int, str]) -> Items:
-        pictures = _encoded(self.batch, self.layout)
-        entries = [
-            Entry(self.place.ordinal, self.place.source, name, int(label), picture or b"", errors.get(position))
-            for position, (name, label, picture) in enumerate(zip(names, labels, pictures, strict=True))
-        ]
-        return decode_entries(entries, self.max_pixels)
+
+def _row_names(batch: pa.RecordBatch, first: int) -> list[str]:
+    return list(map(str, range(first, first + batch.num_rows)))
+
+
+def _pictures(place: Place, layout: Layout, first: int, batch: pa.RecordBatch) -> Iterator[Entry]:
+    """Yield the encoded pictures of a batch, named by their number from 0; `first` is that of the first one."""
+    labels, errors = _labels(batch, layout)
+    rows = zip(_row_names(batch, first), labels.tolist(), _encoded(batch, layout), strict=True)
+    for position, (name, label, picture) in enumerate(rows):
+        yield Entry(place.ordinal, place.source, name, label, picture or b"", errors.get(position))
 
 
 def _labels(batch: pa.RecordBatch, layout: Layout) -> tuple[npt.NDArray[np.int8], dict[int, str]]:
@@ -225,14 +226,13 @@ def _describe_shape(value: object, shape: tuple[int, ...]) -> str:
     return "null" if value is None else " x ".join(map(str, shape))
 
 
-def table_tasks(batches: Iterator[pa.RecordBatch], place: Place, scale: Scale, max_pixels: int) -> Iterator[TableRows]:
-    """Yield the tasks of a table.
+def table_pieces(batches: Iterator[pa.RecordBatch], place: Place, scale: Scale) -> Iterator[TableRows | Entry]:
+    """Yield the tasks of a table of pixels, or the pictures of one.
 
     Args:
         batches: of one schema, each of any size.
         place: the source.
         scale: see `decide_scale`.
-        max_pixels: of an encoded picture.
 
     Raises:
         InvalidInput: no columns of digits.
@@ -243,13 +243,19 @@ def table_tasks(batches: Iterator[pa.RecordBatch], place: Place, scale: Scale, m
         # Arrow trusts offsets and lengths, and would read outside the file.
         whole.validate(full=True)
         layout = layout or find_layout(whole.schema)
-        size = PICTURE_ROWS if layout.form == "pictures" else PIXEL_ROWS
-        for offset in range(0, whole.num_rows, size):
-            batch = whole.slice(offset, size)
-            if not full:
-                full = 255 if layout.form == "pictures" else decide_scale(read_pixels(batch, layout)[0], scale)
-            yield TableRows(place, layout, first, batch, full, max_pixels)
+        if layout.form == "pictures":
+            for batch in _parts(whole, PICTURE_ROWS):
+                yield from _pictures(place, layout, first, batch)
+                first += batch.num_rows
+            continue
+        for batch in _parts(whole, PIXEL_ROWS):
+            full = full or decide_scale(read_pixels(batch, layout)[0], scale)
+            yield TableRows(place, layout, first, batch, full)
             first += batch.num_rows
+
+
+def _parts(batch: pa.RecordBatch, rows: int) -> Iterator[pa.RecordBatch]:
+    return (batch.slice(offset, rows) for offset in range(0, batch.num_rows, rows))
 
 
 def parquet_batches(path: Path) -> Iterator[tuple[pa.RecordBatch, float]]:

@@ -24,8 +24,9 @@ def write(kind: str, images, path: Path) -> None:
         path.write_bytes(gzip.compress(idx_bytes(images)))
     elif kind == "csv":
         write_csv(path, images)
-    elif kind == "parquet":
-        pq.write_table(table_of(images), path)
+    elif kind in {"parquet", "pictures"}:
+        table = pa.table({"image": list(pictures.values())}) if kind == "pictures" else table_of(images)
+        pq.write_table(table, path)
     elif kind == "zip":
         write_zip(path, pictures)
     elif kind == "tar":
@@ -43,9 +44,16 @@ def write(kind: str, images, path: Path) -> None:
             writer.write_table(table_of(images), max_chunksize=500)
 
 
-@pytest.mark.parametrize("kind", ["idx", "idx.gz", "csv", "parquet", "arrow", "stream", "zip", "tar", "npz", "tree"])
+KINDS = ["idx", "idx.gz", "csv", "parquet", "pictures", "arrow", "stream", "zip", "tar", "npz", "tree"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_bytes_grow_from_task_to_task_to_the_size_of_the_input(test_digits, tmp_path: Path, kind: str):
-    write(kind, test_digits[0][:3000] if kind not in {"zip", "tar", "tree"} else test_digits[0][:200], tmp_path / "in")
+    write(
+        kind,
+        test_digits[0][:3000] if kind not in {"pictures", "zip", "tar", "tree"} else test_digits[0][:200],
+        tmp_path / "in",
+    )
     inputs = Inputs([str(tmp_path / "in")], LABELS)
     plan = Plan(inputs, ReadOptions("auto", 50_000_000, LABELS))
     seen = [plan.bytes_done]
@@ -97,8 +105,9 @@ def test_a_plan_goes_on_behind_any_of_its_tasks(digits, tmp_path: Path):
     write_zip(tmp_path / "2", {"a.csv": "\n".join(csv_lines(images[:9])).encode(), "b.png": b"", "c.png": b""})
     (tmp_path / "3").write_bytes(b"no input")
     write("npz", images[:5], tmp_path / "4")
-    write("tree", images[:3], tmp_path / "5")
-    inputs = Inputs([str(tmp_path / str(number)) for number in range(6)], LABELS)
+    write("pictures", images, tmp_path / "5")
+    write("tree", images[:3], tmp_path / "6")
+    inputs = Inputs([str(tmp_path / str(number)) for number in range(7)], LABELS)
     options = ReadOptions("auto", 50_000_000, LABELS)
     plan, before, seen = Plan(inputs, options), list[tuple[int, str]](), list[Position]()
     whole = rows_of(Plan(inputs, options))
@@ -121,7 +130,7 @@ def test_what_ends_a_source_is_told_even_where_less_of_it_can_be_read(digits, tm
     assert plan.position == Position(1)
 
 
-@pytest.mark.parametrize(("kind", "sizes"), [("zip", [2, 2, 2, 1]), ("tree", [7])])
+@pytest.mark.parametrize(("kind", "sizes"), [("zip", [2, 2, 2, 1]), ("pictures", [2, 2, 2, 1]), ("tree", [7])])
 def test_of_pictures_that_wait_in_memory_fewer_are_one_task(digits, tmp_path: Path, monkeypatch, kind: str, sizes):
     write(kind, digits[0][:1].repeat(7, axis=0), tmp_path / "in")
     monkeypatch.setattr("serving.offline.plan.WAITING_BYTES", 2 * len(png_bytes(digits[0][0])))
