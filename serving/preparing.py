@@ -6,6 +6,7 @@ Must not know: transports, models.
 import asyncio
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
@@ -31,6 +32,8 @@ GROUP_BYTES = 4 * 1024
 
 # After a small request, others are expected for so long.
 SMALL_S = 1.0
+
+LATE = "the deadline passed before the picture was prepared"
 
 Result = Prepared | ServingError
 
@@ -64,6 +67,12 @@ class Preparer:
         # are small requests, one thread is for them alone.
         self._turns, self._fewer_turns = asyncio.Semaphore(threads), asyncio.Semaphore(max(threads - 1, 1))
         self._small_until = -math.inf
+        self._begun: dict[int, float] = {}
+
+    @property
+    def running_since(self) -> float | None:
+        """When the picture was begun that has been longest in a thread, monotonic seconds; None while none is."""
+        return min(list(self._begun.values()), default=None)  # the threads change it meanwhile
 
     async def prepare(self, pictures: Sequence[bytes], deadline: float | None = None) -> list[Result]:
         """Return each picture as a prepared one, or what is wrong with it.
@@ -85,11 +94,15 @@ class Preparer:
             self._small_until = self._clock() + SMALL_S
         self._waiting[many] += len(pictures)
         try:
-            results = await self._in_turns(groups, deadline) if many else await self._in_thread(groups[0], deadline)
-            return begun + [
-                await self._prepare_alone(picture, deadline) if result is None else result
-                for picture, result in zip(pictures, results, strict=True)
-            ]
+            # A decoder may never come back, and then no thread looks at the deadline of who waits for it.
+            async with asyncio.timeout(None if deadline is None else deadline - self._clock()):
+                results = await self._in_turns(groups, deadline) if many else await self._in_thread(groups[0], deadline)
+                return begun + [
+                    await self._prepare_alone(picture, deadline) if result is None else result
+                    for picture, result in zip(pictures, results, strict=True)
+                ]
+        except TimeoutError:
+            raise DeadlineExceeded(LATE) from None
         finally:
             self._waiting[many] -= len(pictures)
 
@@ -137,11 +150,15 @@ class Preparer:
     def _prepare_all(
         self, pictures: Sequence[bytes], deadline: float | None, pixels_here: int | None
     ) -> list[Result | None]:
-        results = []
-        for picture in pictures:
-            if deadline is not None and self._clock() >= deadline:
-                raise DeadlineExceeded("the deadline passed before the picture was prepared")
-            results.append(self._prepare(picture, pixels_here))
+        thread, results = threading.get_ident(), []
+        try:
+            for picture in pictures:
+                self._begun[thread] = now = self._clock()
+                if deadline is not None and now >= deadline:
+                    raise DeadlineExceeded(LATE)
+                results.append(self._prepare(picture, pixels_here))
+        finally:
+            self._begun.pop(thread, None)
         return results
 
     def _prepare(self, picture: bytes, pixels_here: int | None) -> Result | None:

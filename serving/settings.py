@@ -104,7 +104,7 @@ class Settings(BaseModel):
     watchdog_s: float = setting(
         20.0,
         "s",
-        "longest that a worker or a run of a model may be stuck until it is replaced; 0 = for ever",
+        "longest that a worker, a model or a decoder may be stuck until the worker is replaced; 0 = for ever",
         ge=0,
         le=DAY_S,
     )

@@ -222,9 +222,10 @@ class Worker:
             self._unshaken.look(time.monotonic())
 
     async def _beat_forever(self) -> None:
-        """Show that the event loop turns, and since when a run of a model has not come back."""
+        """Show that the event loop turns, and since when a run of a model or a decoder has not come back."""
         while True:
-            running = [predictor.batcher.running_since for predictor in self.catalogue.predictors()]
+            running = [self.preparer.running_since]
+            running += [predictor.batcher.running_since for predictor in self.catalogue.predictors()]
             running += [each.busy_since for each in self._listeners if isinstance(each, GrpcServer)]
             self._heartbeat.beat(min((since for since in running if since is not None), default=time.monotonic()))
             await asyncio.sleep(TICK_S)

@@ -86,6 +86,40 @@ def test_a_model_that_never_comes_back_is_ended_with_its_worker(start_slow: Star
     assert f"worker {worker} has given no sign of life" in server.log
 
 
+@pytest.mark.fault
+def test_a_decoder_that_never_comes_back_is_ended_with_its_worker(
+    start: Start, tmp_path: Path, record_property: Record
+):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import time\n"
+        "from PIL import Image\n"
+        "usual = Image.open\n"
+        "def stuck(stream, *rest, **named):\n"
+        "    if stream.getvalue().endswith(b'stuck'):\n"
+        "        time.sleep(1000)\n"
+        "    return usual(stream, *rest, **named)\n"
+        "Image.open = stuck\n"
+    )
+    limits = {"MNIST_WATCHDOG_S": str(WATCHDOG_S), "MNIST_REQUEST_TIMEOUT_S": str(TIMEOUT_S)}
+    server = start(PYTHONPATH=str(tmp_path), **limits).wait_ready()
+    (worker,) = server.worker_pids()
+    stream = io.BytesIO()
+    Image.effect_noise((100, 100), 50).save(stream, "PNG")
+    picture = stream.getvalue()
+
+    def status(content: bytes) -> int:
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.post(f"{server.v2_url}/predict", content=content, timeout=20).status_code
+        return 0
+
+    assert status(picture) == 200
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(status, [picture + b"stuck"] * 4)) == {504}
+    seconds = seconds_until(lambda: worker not in server.worker_pids() and status(picture) == 200)
+    record_property("seconds", seconds + TIMEOUT_S)
+    assert f"worker {worker} has given no sign of life" in server.log
+
+
 def test_without_memory_a_picture_fails_and_the_next_does_not(server: Server, record_property: Record):
     (worker,) = server.worker_pids()
     stream = io.BytesIO()

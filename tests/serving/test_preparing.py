@@ -104,6 +104,24 @@ async def test_of_two_threads_one_is_kept_for_small_requests_where_there_are_any
     assert max(seen) == most
 
 
+async def test_who_waits_for_a_decoder_that_never_comes_back_is_answered_in_time(
+    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+):
+    leave, began = Event(), time.monotonic()
+    monkeypatch.setattr("serving.preparing.prepare", lambda *_: leave.wait(20))
+    preparer = Preparer(executor, executor, 10**6, 100)
+    assert preparer.running_since is None
+    requests = ([drawing(300)], [drawing(310)] * 20, [drawing(320)])
+    results = await asyncio.gather(*(preparer.prepare(each, began + 0.3) for each in requests), return_exceptions=True)
+    assert [type(result) for result in results] == [DeadlineExceeded] * 3
+    assert 0.3 <= time.monotonic() - began < 5
+    assert preparer.running_since is not None
+    assert began <= preparer.running_since < began + 0.3
+    leave.set()
+    assert await preparer.prepare([drawing(300)]) == [True]
+    assert preparer.running_since is None
+
+
 async def test_a_picture_whose_deadline_has_passed_is_not_prepared(executor: ThreadPoolExecutor):
     clock = FakeClock()
     with pytest.raises(DeadlineExceeded):
