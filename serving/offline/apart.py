@@ -16,11 +16,11 @@ from serving.errors import ServingError
 from serving.offline.items import Items
 from serving.offline.pictures import Entries, Entry
 
-ENDED = "the decoder failed: its process was ended"
+ENDED = "the decoder failed: it ended its process, or came to no end"
 
 
 def decoding_processes(count: int) -> ProcessPoolExecutor:
-    """Return processes for `Entries.decode`, which end with this one.
+    """Return processes for `Entries.decode_or_end`, which end with this one.
 
     Raises:
         OSError: such as no shared memory, or no room for a process.
@@ -41,12 +41,12 @@ def decode_apart(task: Entries) -> Items:
     """
     try:
         with _one_process() as process:
-            return process.submit(task.decode).result()
+            return process.submit(task.decode_or_end).result()
     except BrokenProcessPool:
         harmless = replace(task, entries=tuple(_tried(task)))
     try:
         with _one_process() as process:
-            return process.submit(harmless.decode).result()
+            return process.submit(harmless.decode_or_end).result()
     except BrokenProcessPool as error:
         raise _stopped() from error
 
@@ -59,7 +59,7 @@ def _tried(task: Entries) -> Iterator[Entry]:
             while waiting:
                 entry = waiting.pop()
                 try:
-                    process.submit(replace(task, entries=(entry,)).decode).result()
+                    process.submit(replace(task, entries=(entry,)).decode_or_end).result()
                 except BrokenProcessPool:
                     yield replace(entry, data=b"", error=ENDED)
                     break

@@ -54,7 +54,7 @@ class PictureProcesses:
         if not isinstance(task, Entries) or (pool := self._choose(task)) is None:
             return task.decode()
         try:
-            return pool.submit(task.decode).result()
+            return pool.submit(task.decode_or_end).result()
         except BrokenProcessPool:
             return self._decode_apart(task, pool)
 

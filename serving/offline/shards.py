@@ -86,7 +86,9 @@ def score_shard(weights: Weights, tasks: list[Task], careful: bool = False) -> l
 
 
 def _decode(task: Task, careful: bool) -> Items:
-    return decode_apart(task) if careful and isinstance(task, Entries) else task.decode()
+    if not isinstance(task, Entries):
+        return task.decode()
+    return decode_apart(task) if careful else task.decode_or_end()
 
 
 @lru_cache(maxsize=1)

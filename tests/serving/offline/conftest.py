@@ -86,23 +86,32 @@ class Deadly:
         assert [row["digit"] != "" for row in rows] == [True, False, True]
 
 
-@pytest.fixture
-def deadly(tmp_path: Path, digits: tuple[Images, npt.NDArray[np.uint8]]) -> Deadly:
-    folder = tmp_path / "pictures"
+def make_deadly(place: Path, images: Images, act: str) -> Deadly:
+    """Write three pictures; whoever decodes 1.png does what `act` says."""
+    folder = place / "pictures"
     folder.mkdir()
-    for number, image in enumerate(digits[0][:3]):
+    for number, image in enumerate(images[:3]):
         (folder / f"{number}.png").write_bytes(png_bytes(image))
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os, pathlib\n"
-        "usual = pathlib.Path.open\n"
+    (place / "sitecustomize.py").write_text(
+        "import os, pathlib, signal\n"
+        "usual, timer = pathlib.Path.open, signal.setitimer\n"
+        "def endless():\n"
+        "    while True:\n"
+        "        pass\n"
         "def deadly(self, mode='r', buffering=-1, **rest):\n"
         "    if self.name == '1.png' and buffering == 0:\n"
-        "        os.abort()\n"
+        f"        {act}()\n"
         "    return usual(self, mode, buffering, **rest)\n"
         "pathlib.Path.open = deadly\n"
+        "signal.setitimer = lambda kind, seconds: timer(kind, seconds / 100)\n"
     )
     root = Path(__file__).parents[3]
-    return Deadly(folder, os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(root)])})
+    return Deadly(folder, os.environ | {"PYTHONPATH": os.pathsep.join([str(place), str(root)])})
+
+
+@pytest.fixture
+def deadly(tmp_path: Path, digits: tuple[Images, npt.NDArray[np.uint8]]) -> Deadly:
+    return make_deadly(tmp_path, digits[0], "os.abort")
 
 
 @pytest.fixture(scope="session")

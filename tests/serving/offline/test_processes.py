@@ -20,7 +20,7 @@ from serving.offline.items import Items
 from serving.offline.pictures import Entries, Entry
 from serving.offline.processes import PictureProcesses
 from tests.e2e.server import wait_until
-from tests.serving.offline.conftest import Deadly, png_bytes
+from tests.serving.offline.conftest import Deadly, make_deadly, png_bytes
 
 
 def entries(count: int) -> Entries:
@@ -135,6 +135,14 @@ def test_a_run_that_a_picture_ended_goes_on_without_it(models: Path, tmp_path: P
     resumed = subprocess.run([*command, "--resume"], env=deadly.environment, capture_output=True, text=True)
     assert resumed.returncode == 3, resumed.stderr
     deadly.check(output)
+
+
+def test_a_picture_whose_decoder_comes_to_no_end_costs_its_own_row_alone(models: Path, tmp_path: Path, digits):
+    endless, output = make_deadly(tmp_path, digits[0], "endless"), tmp_path / "rows.csv"
+    command = [*endless.command(models, output), "--resume"]
+    ended = subprocess.run(command, env=endless.environment, capture_output=True, text=True, timeout=100)
+    assert ended.returncode == 3, ended.stderr
+    endless.check(output)
 
 
 def test_processes_that_always_end_stop_the_run(started: PictureProcesses, monkeypatch: pytest.MonkeyPatch):
