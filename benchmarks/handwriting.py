@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from serving.errors import ServingError
 from serving.preprocess import Prepared, prepare
+from serving.reasons import LOW_CONFIDENCE
 from serving.repository import LoadedModel, Repository, load
 from serving.settings import Settings
 
@@ -64,7 +65,7 @@ def refusals(reading: Reading, min_confidence: float) -> list[str]:
     """Return the reasons for which the service would not accept the reading."""
     if reading.prepared is None:
         return [reading.error]
-    doubt = ["low_confidence"] if reading.confidence < min_confidence and not reading.prepared.blank else []
+    doubt = [LOW_CONFIDENCE] if reading.confidence < min_confidence and not reading.prepared.blank else []
     return [*reading.prepared.reasons, *doubt]
 
 

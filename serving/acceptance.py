@@ -6,9 +6,7 @@ Must not know: models, transports.
 from collections.abc import Sequence
 
 from serving.manifest import Acceptance
-
-LOW_CONFIDENCE = "low_confidence"
-BLANK = "blank"
+from serving.reasons import LOW_CONFIDENCE
 
 
 def judge(confidence: float, reasons: Sequence[str], acceptance: Acceptance) -> tuple[bool, list[str]]:

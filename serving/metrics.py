@@ -20,6 +20,8 @@ from prometheus_client.exposition import choose_encoder
 
 from serving.drift import Drift
 from serving.metric_files import Collector, forget_dead_workers
+from serving.reasons import REASONS
+from serving.status import REJECTIONS
 from serving.tallies import Tallies, Tally, observe
 
 MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -99,7 +101,9 @@ class Metrics:
             "route",
         )
         self.in_progress = self._gauge("requests_in_progress", "Requests without an answer yet.", "livesum", "protocol")
-        self.rejected = self._counter("rejected", "Requests that were refused before they ran.", "reason")
+        rejected = self._counter("rejected", "Requests that were refused before they ran.", "reason")
+        # All from the start: of a series that begins with its first refusal, a rate does not see that one.
+        self.rejected = {reason: rejected.labels(reason) for reason in REJECTIONS}
 
     def _define_batches(self) -> None:
         of_version = ("model", "version")
@@ -204,7 +208,7 @@ class ModelMetrics:
         # Two, so that they are written in different turns: together they took 45 us, half as long as a request.
         self._probabilities: Tally[npt.NDArray[np.float32]] = tallies.add(self._count_predictions)
         self._seen: Tally[Seen] = tallies.add(_compare)
-        self._refused, self._model = metrics.refused, model
+        self._refused = {reason: metrics.refused.labels(model, reason) for reason in REASONS}
         self._drift = [metrics.drift.labels(model, version, feature) for feature in ("digits", "ink")]
 
     def ran(self, images: int, compute_s: float) -> None:
@@ -244,8 +248,8 @@ class ModelMetrics:
         observe(self._confidence, rows.max(axis=1))
 
     def refuse(self, reason: str, predictions: int) -> None:
-        """Note a reason not to accept so many predictions; reasons are a fixed set."""
-        self._refused.labels(self._model, reason).inc(predictions)
+        """Note a reason not to accept so many predictions, one of `REASONS`."""
+        self._refused[reason].inc(predictions)
 
     def drifted(self, indices: tuple[float, float]) -> None:
         """Note the stability indices of digits and ink."""

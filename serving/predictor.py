@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from serving.acceptance import BLANK, judge
+from serving.acceptance import judge
 from serving.batching import MicroBatcher
 from serving.drift import Drift
 from serving.errors import ServingError
 from serving.manifest import Manifest
 from serving.metrics import ModelMetrics
+from serving.reasons import BLANK
 from serving.repository import LoadedModel
 from serving.runtime import Outputs
 

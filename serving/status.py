@@ -21,6 +21,22 @@ _TABLE: tuple[tuple[type[Exception], int, str, str], ...] = (
     (errors.ModelRejected, 422, "FAILED_PRECONDITION", "model_rejected"),
 )
 
+INTERNAL = "internal"
+
+REJECTIONS = (
+    *(name for *_, name in _TABLE),
+    INTERNAL,
+    "answer_timeout",
+    "body_timeout",
+    "calls",
+    "connections",
+    "handshake_timeout",
+    "head_timeout",
+    "head_too_large",
+    "malformed",
+)
+"""Every reason for which requests are refused, by its name in the metrics."""
+
 
 def http_status(error: Exception) -> int:
     """Return the HTTP status of an error, 500 for one that is not in the table."""
@@ -34,4 +50,4 @@ def grpc_status(error: Exception) -> str:
 
 def reason(error: Exception) -> str:
     """Return the name of an error in the metrics, "internal" for one that is not in the table."""
-    return next((name for kind, _, _, name in _TABLE if isinstance(error, kind)), "internal")
+    return next((name for kind, _, _, name in _TABLE if isinstance(error, kind)), INTERNAL)

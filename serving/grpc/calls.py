@@ -168,7 +168,7 @@ class Metered:
     async def _refuse(self, error: ServingError, status: str, call: Call) -> None:
         if isinstance(error, ModelNotFound):
             call.model = UNKNOWN
-        self._metrics.rejected.labels(reason(error)).inc()
+        self._metrics.rejected[reason(error)].inc()
         trailing = [("x-request-id", call.id)]
         if isinstance(error, TryLater):
             trailing.append(("retry-after", str(math.ceil(error.retry_after_s))))

@@ -110,7 +110,7 @@ class GrpcServer:
                 make_room(self._port, self._max_connections, server.callers)
 
     def _refused(self, reason: str) -> None:
-        self._metrics.rejected.labels(reason).inc()
+        self._metrics.rejected[reason].inc()
 
     @property
     def busy_since(self) -> float | None:

@@ -71,7 +71,7 @@ class ErrorHandlers:
         if isinstance(error, ModelNotFound):
             request.scope["model"] = UNKNOWN
         cause = error.error if isinstance(error, CutOff) else error
-        self._metrics.rejected.labels("body_timeout" if isinstance(cause, BodyTimeout) else reason(cause)).inc()
+        self._metrics.rejected["body_timeout" if isinstance(cause, BodyTimeout) else reason(cause)].inc()
         return error_response(error)
 
     async def on_http_error(self, request: Request, error: Exception) -> Response:

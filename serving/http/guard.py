@@ -58,7 +58,7 @@ class Guard:
 
     def note(self, reason: str) -> None:
         """Count a refusal."""
-        self._metrics.rejected.labels(reason).inc()
+        self._metrics.rejected[reason].inc()
 
     def descriptors(self) -> set[int]:
         """Return the descriptors of all connections."""

@@ -70,7 +70,7 @@ class PredictEndpoint:
         prepared = [result for result in results if isinstance(result, Prepared)]
         predictions = await predictor.predict(prepared, deadline) if prepared else []
         if refusal := _refusal(results):
-            self._metrics.rejected.labels(reason(refusal)).inc()
+            self._metrics.rejected[reason(refusal)].inc()
         status = http_status(refusal) if refusal else 200
         describing = partial(describe, predictor, items, results, predictions, include_input="include" in query)
         return await here_or_alone(len(items), INLINE_ITEMS, lambda: json_response(describing(), status))

@@ -23,7 +23,7 @@ class Unshaken:
     def __init__(self, settings: Settings, guards: Sequence[Guard], metrics: Metrics):
         self._ports = {settings.port, settings.v2_port, settings.admin_port} - {0}
         self._timeout_s, self._most = settings.head_timeout_s, settings.max_connections
-        self._guards, self._rejected = guards, metrics.rejected.labels("handshake_timeout")
+        self._guards, self._rejected = guards, metrics.rejected["handshake_timeout"]
         self._since: dict[int, float] = {}
 
     def look(self, now: float) -> None:

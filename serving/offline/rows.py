@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa  # type: ignore[import-untyped]
 
-from serving.acceptance import BLANK, judge
+from serving.acceptance import judge
 from serving.manifest import Acceptance
 from serving.offline.arrow import booleans, lists_of_ten, lists_of_texts, numbers, texts
 from serving.offline.items import NO_LABEL, Images, Items
+from serving.reasons import BLANK
 
 if TYPE_CHECKING:
     from serving.runtime import Outputs

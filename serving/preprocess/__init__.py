@@ -15,6 +15,7 @@ from serving.preprocess.decode import LargePicture, decode
 from serving.preprocess.digit import draw
 from serving.preprocess.ink import Ink, find_ink
 from serving.preprocess.verdict import reasons_against
+from serving.reasons import BLANK
 
 __all__ = ["LargePicture", "Prepared", "prepare"]
 
@@ -71,7 +72,7 @@ def prepare(data: bytes, max_pixels: int = 50_000_000, pixels_here: int | None =
     ink = find_ink(picture.grey)
     polarity: Polarity = "dark_on_light" if ink.dark else "light_on_dark"
     if ink.strokes.box is None:
-        return Prepared(np.zeros((28, 28), np.uint8), True, polarity, None, picture.size, ("blank",))
+        return Prepared(np.zeros((28, 28), np.uint8), True, polarity, None, picture.size, (BLANK,))
     drawing = draw(picture.grey, ink)
     box = _box_in_picture(ink, picture.grey.shape[1], picture.size)
     return Prepared(drawing.image, False, polarity, box, picture.size, reasons_against(ink.strokes, drawing))

@@ -8,8 +8,7 @@ import cv2
 from serving.preprocess.digit import DIGIT_PIXELS, FINE, FINE_PIXELS, Drawing
 from serving.preprocess.grey import Grey
 from serving.preprocess.strokes import Strokes
-
-SEVERAL_DIGITS, NOT_A_DIGIT = "several_digits", "not_a_digit"
+from serving.reasons import NOT_A_DIGIT, SEVERAL_DIGITS
 
 # Widest strokes, in MNIST's pixels, and longest way of the pen, in boxes. MNIST's training digits, enlarged: median
 # 2.8 and 1.8, 99.5 % below 5.8 and 2.6; a slashed 0 has 4.1.

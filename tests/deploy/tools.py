@@ -42,7 +42,8 @@ def documents(path: Path) -> list[Any]:
 def sample_names() -> dict[str, set[str]]:
     """Return the name of each sample that the service can expose, and its labels."""
     names = {}
-    for metric in vars(Metrics(CollectorRegistry())).values():
+    registry = Metrics(CollectorRegistry()).registry
+    for metric in registry._collector_to_names:
         for family in metric.describe() if hasattr(metric, "describe") else ():
             for suffix in SUFFIXES[family.type]:
                 names[family.name + suffix] = set(metric._labelnames) | ({"le"} if suffix == "_bucket" else set())
