@@ -5,6 +5,7 @@ Must not know: manifests, batching queues, transports.
 
 import contextlib
 import io
+import logging
 import re
 import threading
 from collections.abc import Iterable, Sequence
@@ -28,6 +29,8 @@ __all__ = [
     "available_threads",
     "open_on_cpu",
 ]
+
+logger = logging.getLogger(__name__)
 
 Device = Literal["auto", "cpu", "cuda"]
 Images = npt.NDArray[np.uint8]
@@ -158,6 +161,8 @@ def _decide(model: bytes, device: Device, threads: int) -> tuple[ort.InferenceSe
     session = open_on_cpu(model, threads)
     if device == "cuda":
         raise ConfigurationError(f"device cuda: {reason}; the devices are auto, cpu and cuda")
+    if CUDA in ort.get_available_providers():  # a build without it was chosen for the CPU
+        logger.warning("a model runs on the CPU and not on a GPU: %s", reason)
     return session, reason
 
 

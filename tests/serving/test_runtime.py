@@ -124,12 +124,13 @@ def test_cpu_runs_on_the_cpu_and_says_that_it_was_asked_for():
 
 
 @pytest.mark.skipif("not without_gpu()", reason="a GPU is here")
-def test_without_a_gpu_cuda_refuses_and_auto_says_that_it_fell_back():
+def test_without_a_gpu_cuda_refuses_and_auto_says_that_it_fell_back(caplog: pytest.LogCaptureFixture):
     with pytest.raises(ConfigurationError, match=r"device cuda: .*CUDA"):
         OnnxModel(MODEL, "cuda")
     model = OnnxModel(MODEL, "auto")
     assert model.provider == CPU
     assert "CUDA" in model.reason
+    assert (caplog.messages != []) == (CUDA in ort.get_available_providers())
 
 
 @pytest.fixture
@@ -155,12 +156,17 @@ def on_cpu_after_all(_: list[Any]) -> Any:
     return SimpleNamespace(get_providers=lambda: [CPU], disable_fallback=lambda: None)
 
 
-def test_a_session_that_is_not_on_cuda_is_refused_or_replaced(cuda_build: Pretend):
+def test_a_session_that_is_not_on_cuda_is_refused_or_replaced_with_a_warning(
+    cuda_build: Pretend, caplog: pytest.LogCaptureFixture
+):
     cuda_build(on_cpu_after_all)
     with pytest.raises(ConfigurationError, match="did not load: no GPU, no driver, or not the CUDA it was built for"):
         OnnxModel(MODEL, "cuda")
+    OnnxModel(MODEL, "cpu")
+    assert caplog.messages == []
     model = OnnxModel(MODEL, "auto")
     assert (model.provider, model.reason.partition(":")[0]) == (CPU, "the CUDA provider did not load")
+    assert caplog.messages == [f"a model runs on the CPU and not on a GPU: {model.reason}"]
 
 
 def test_a_missing_library_is_named_and_looked_for_once(
