@@ -104,8 +104,15 @@ def test_a_text_chunk_that_unpacks_to_100_megabytes_is_refused(large: Any) -> No
 
 
 def test_a_tiff_of_many_directories_is_read_like_one(large: Any) -> None:
-    data = bytearray(encode(large, "TIFF"))
-    assert looks_like(bytes(data) + bytes(6 * 100_000), prepare(png(large)).image)
+    data = encode(large, "TIFF")
+    assert data[:4] == b"II*\0"
+    (first,) = struct.unpack_from("<I", data, 4)
+    link = first + 2 + 12 * struct.unpack_from("<H", data, first)[0]
+    assert data[link : link + 4] == bytes(4)
+    others = range(len(data), len(data) + 18 * 100_000, 18)
+    chain = b"".join(struct.pack("<HHHIII", 1, 256, 4, 1, 8, place + 18) for place in others[:-1])
+    chained = data[:link] + struct.pack("<I", others[0]) + data[link + 4 :] + chain
+    assert looks_like(chained + struct.pack("<HHHIII", 1, 256, 4, 1, 8, 0), prepare(png(large)).image)
 
 
 def test_huge_tiles_in_a_small_tiff_are_refused() -> None:
