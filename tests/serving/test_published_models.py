@@ -38,6 +38,7 @@ def test_every_check_passed_and_the_manifest_describes_the_file(folder: Path):
     assert all(check.passed for check in manifest.checks)
     graph = onnx.load(folder / MODEL_FILE_NAME)
     assert (manifest.opset, manifest.ir_version) == (opset_of(graph), graph.ir_version)
+    assert [node.op_type for node in graph.graph.node if "Softmax" in node.op_type] == ["Softmax"]
     assert len(manifest.training.code_commit) == 40
 
 

@@ -33,6 +33,12 @@ def test_a_taken_port_is_named(taken: int, name: str):
         check_start(settings(**{name: taken}))
 
 
+def test_two_onnxruntimes_are_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("serving.installation.version", str)
+    with pytest.raises(ConfigurationError, match=r"onnxruntime and onnxruntime-gpu and .* are both installed"):
+        check_start(settings())
+
+
 def test_ipv6_addresses_are_checked_too():
     if not socket.has_ipv6:
         pytest.skip("no IPv6")
