@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from serving.__main__ import main
-from tests.serving.offline.conftest import Score, expected_digits, idx_bytes, png_bytes
+from tests.serving.offline.conftest import Score, expected_digits, idx_bytes, png_bytes, write_csv
 from tests.serving.tiny_model import write_tiny_model
 
 
@@ -21,6 +21,22 @@ def source(digits, tmp_path: Path) -> Path:
     path.write_bytes(idx_bytes(digits[0]))
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(digits[1]))
     return path
+
+
+def test_digits_are_read_the_same_to_the_last_bit_whatever_file_they_come_in(score: Score, digits, tmp_path: Path):
+    idx, pictures = tmp_path / "digits.idx", tmp_path / "pictures"
+    idx.write_bytes(idx_bytes(digits[0]))
+    pictures.mkdir()
+    for number, image in enumerate(digits[0]):
+        (pictures / f"{number:03}.png").write_bytes(png_bytes(image))
+    shares = tmp_path / "shares.csv"
+    np.savetxt(shares, digits[0].reshape(100, 784) / 255, "%.17g", ",")
+    read = []
+    for source in (idx, pictures, write_csv(tmp_path / "digits.csv", digits[0]), shares):
+        rows = score(source, "--probabilities").rows
+        read.append([[row[f"p{digit}"] for digit in range(10)] for row in rows])
+    assert read[0] == read[1] == read[2] == read[3]
+    assert len({tuple(row) for row in read[0]}) == 100
 
 
 def test_help_is_enough_to_use_it(capsys: pytest.CaptureFixture[str]):
