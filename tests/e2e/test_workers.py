@@ -21,18 +21,19 @@ def server(start: Start) -> Server:
 
 
 def test_counts_are_exact_and_never_fall_while_workers_answer_together(server: Server):
-    def count() -> float:
-        return server.sample('mnist_requests_total{method="POST",model="mnist-cnn",protocol="http",route="/predict"')
+    def count(status: str = "") -> float:
+        labels = 'method="POST",model="mnist-cnn",protocol="http",route="/predict",status="' + status
+        return server.sample("mnist_requests_total{" + labels)
 
     assert count() == 0
     seen = []
     with ThreadPoolExecutor(4) as pool:
         futures = [pool.submit(httpx.post, f"{server.v2_url}/predict", json=PIXELS) for _ in range(100)]
         futures += [pool.submit(httpx.post, f"{server.url}/predict", content=b"[") for _ in range(10)]
-        while not all(future.done() for future in futures):
+        while len(seen) < 20 or not all(future.done() for future in futures):
             seen.append(count())
     assert seen == sorted(seen)
-    assert count() == 110
+    assert (count("200"), count("400"), count()) == (100, 10, 110)
     assert server.sample("mnist_predictions_total") == 100
     assert "pid=" not in httpx.get(f"{server.url}/metrics").text
 
