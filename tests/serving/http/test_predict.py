@@ -319,6 +319,11 @@ async def test_packed_bodies_are_415(app: App):
         ).status_code == 200
 
 
+def answered(app: App, status: int) -> float | None:
+    labels = {"protocol": "http", "method": "POST", "route": "/predict", "model": "tiny"}
+    return app.value("requests_total", status=str(status), **labels)
+
+
 async def test_a_full_queue_is_429_with_a_time_to_come_again(models: Path, executor: ThreadPoolExecutor):
     app = App(models, executor, queue_size=2, max_images=2)
     await app.catalogue.start()
@@ -330,7 +335,7 @@ async def test_a_full_queue_is_429_with_a_time_to_come_again(models: Path, execu
     answer = await post(app, **body)
     assert answer.status_code == 429
     assert int(answer.headers["retry-after"]) >= 1
-    assert app.value("rejected_total", reason="queue_full") == 1
+    assert app.value("rejected_total", reason="queue_full") == answered(app, 429) == 1
     waiting.cancel()
 
 
@@ -340,7 +345,7 @@ async def test_a_request_that_takes_too_long_is_504(models: Path, executor: Thre
     app.catalogue.get().batcher._busy = True
     answer = await post(app, json={"pixels": [1] + [0] * 783})
     assert answer.status_code == 504
-    assert app.value("rejected_total", reason="deadline") == 1
+    assert app.value("rejected_total", reason="deadline") == answered(app, 504) == 1
 
 
 async def test_a_model_that_fails_is_500_with_a_general_text(app: App, monkeypatch: pytest.MonkeyPatch):
@@ -350,6 +355,7 @@ async def test_a_model_that_fails_is_500_with_a_general_text(app: App, monkeypat
     monkeypatch.setattr(app.catalogue.get().batcher, "_run", fail)
     answer = await post(app, json={"pixels": [1] + [0] * 783})
     assert (answer.status_code, answer.json()) == (500, {"error": "the model failed; the log says why"})
+    assert answered(app, 500) == 1
 
 
 async def test_before_the_models_are_loaded_it_is_503(models: Path, executor: ThreadPoolExecutor):
