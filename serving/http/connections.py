@@ -12,16 +12,12 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.http.express import Express
 from serving.http.guard import Guard
-from serving.http.raw import header_lines, refusal
+from serving.http.raw import Refused, header_lines, refusal
 from serving.http.upgrades import head_without_offer, make_parser, offers_upgrade
 
 # Requests that one connection may send ahead of their answers. A read of 256 KiB can hold 14,000, of 3 kB each in
 # memory once they are taken apart.
 MAX_PIPELINED = 16
-
-
-class Refused(Exception):
-    """A request whose head is not accepted; ends the parser's work."""
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -78,6 +74,10 @@ class GuardedProtocol(HttpToolsProtocol):
         """Close when there is nothing to do."""
         self._guard.release(self)
         self.transport.close()
+
+    def shutdown(self) -> None:
+        """Leave when the server ends and nothing is due; who has only just come may ask first."""
+        self._guard.part(self, super().shutdown)
 
     def time_out(self) -> None:
         """End a connection whose head did not arrive in time."""

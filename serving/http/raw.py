@@ -11,6 +11,10 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 Header = tuple[bytes, bytes]
 
 
+class Refused(Exception):
+    """A request whose head is not accepted; ends the parser's work."""
+
+
 def header_lines(headers: Iterable[Header]) -> bytes:
     """Return headers as they are sent, each line ended."""
     return b"".join([b"%b: %b\r\n" % header for header in headers])

@@ -11,6 +11,8 @@ from serving.http.guard import Guard
 from serving.http.listener import Listener, open_socket, sockets_of
 from tests.serving.http.app import App
 
+ASK = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
+
 
 def test_workers_share_a_port_but_strangers_do_not(free_port: int):
     workers = [open_socket("127.0.0.1", free_port) for _ in range(2)]
@@ -62,6 +64,14 @@ def test_new_connections_are_stopped_without_privileges():
     assert done.stdout == "refused\n"
 
 
+async def until_connected(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    while True:
+        try:
+            return await asyncio.open_connection("127.0.0.1", port)
+        except ConnectionRefusedError:
+            await asyncio.sleep(0.01)
+
+
 async def test_it_listens_answers_and_stops(app: App, free_port: int):
     listener = Listener(app.asgi, "127.0.0.1", free_port, Guard(app.settings, app.metrics))
     await listener.start()
@@ -84,3 +94,21 @@ async def test_it_listens_answers_and_stops(app: App, free_port: int):
 
 async def test_stopping_what_was_never_started_is_nothing(app: App):
     await Listener(app.asgi, "127.0.0.1", 1, Guard(app.settings, app.metrics)).stop()
+
+
+async def test_who_has_only_just_connected_may_ask_while_the_listener_stops(app: App, free_port: int):
+    listener = Listener(app.asgi, "127.0.0.1", free_port, Guard(app.settings, app.metrics))
+    await listener.start()
+    async with asyncio.timeout(20):
+        idle = await until_connected(free_port)
+        idle[1].write(ASK)
+        await idle[0].readuntil(b"}")
+        asks, silent = [await asyncio.open_connection("127.0.0.1", free_port) for _ in range(2)]
+        stopping = asyncio.create_task(listener.stop())
+        assert await idle[0].read() == b""
+        asks[1].write(ASK)
+        assert (await asks[0].readuntil(b"}")).startswith(b"HTTP/1.1 200 ")
+        assert [await reads.read() for reads, _ in (asks, silent)] == [b"", b""]
+        await stopping
+    for _, writes in (idle, asks, silent):
+        writes.close()
