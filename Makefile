@@ -15,6 +15,9 @@ NO_TORCH := $(call stamp,.venv-no-torch,requirements/serving-cpu.txt requirement
 FUZZ_LOCKS := requirements/serving-cpu.txt requirements/offline.txt requirements/test.txt requirements/fuzz.txt
 FUZZ := $(call stamp,.venv-fuzz,$(FUZZ_LOCKS))
 
+# What installs packages: each environment's own pip, or a uv, which takes a fifth of the time: make test UV=uv
+UV ?=
+
 # For each target of the coverage-guided fuzzer.
 FUZZ_SECONDS ?= 60
 
@@ -51,7 +54,7 @@ test-no-torch: $(NO_TORCH) ## run the service's tests without torch (MNIST as `m
 test-floors: ## run the service's tests with the oldest releases that pyproject.toml allows (needs uv; MNIST as `make test` left it)
 	rm -rf .venv-floors
 	$(PYTHON) -m venv .venv-floors
-	uv pip install -q --python .venv-floors/bin/python --resolution lowest-direct -r pyproject.toml \
+	$(or $(UV),uv) pip install -q --python .venv-floors/bin/python --resolution lowest-direct -r pyproject.toml \
 		--extra cpu --extra otlp --extra offline --extra test
 	.venv-floors/bin/python -m pytest $(SIDE_BY_SIDE) $(PYTEST_OPTIONS) tests/serving tests/e2e \
 		--deselect tests/e2e/test_packages.py::test_every_other_package_of_the_image_is_imported
@@ -92,7 +95,7 @@ lock: ## pin the dependencies of pyproject.toml anew, with the SHA-256 of their 
 	$(LOCK) --extra offline -c requirements/dev.txt -o requirements/offline.txt
 	$(LOCK) --extra test -c requirements/dev.txt -o requirements/test.txt
 	$(LOCK) --extra fuzz -c requirements/dev.txt -o requirements/fuzz.txt
-LOCK = uv pip compile -q --upgrade --universal --no-header --no-annotate --no-strip-extras --generate-hashes pyproject.toml
+LOCK = $(or $(UV),uv) pip compile -q --upgrade --universal --no-header --no-annotate --no-strip-extras --generate-hashes pyproject.toml
 
 clean: ## remove the environments and what tests leave behind
 	rm -rf .venv .venv-serving .venv-no-torch .venv-floors .venv-fuzz .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
@@ -105,7 +108,7 @@ define environment
 	rm -rf $(1)
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(1)
-	$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(foreach lock,$(2),-r $(lock))
+	$(if $(UV),$(UV) pip install --python $(1)/bin/python,$(1)/bin/python -m pip install --disable-pip-version-check) --quiet $(foreach lock,$(2),-r $(lock))
 	touch $(3)
 endef
 
