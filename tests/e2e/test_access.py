@@ -148,6 +148,7 @@ def test_calls_that_no_grpc_client_would_make_write_nothing_into_the_log(server:
     assert server.log == before
 
 
+@pytest.mark.slow
 def test_connections_that_never_shake_hands_are_closed_in_time_and_keep_nobody_out(start: Start, folder: Path):
     write_certificate(folder, "three")
     tls = {"MNIST_TLS_CERT": str(folder / "tls.crt"), "MNIST_TLS_KEY": str(folder / "tls.key")}

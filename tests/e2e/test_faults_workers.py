@@ -54,6 +54,7 @@ def test_a_stopped_worker_is_noticed_and_replaced(server: Server, record_propert
     assert other in server.worker_pids()
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_begin_ends_and_is_tried_again(start: Start, tmp_path: Path, record_property: Record):
     tokens = tmp_path / "tokens"
     tokens.write_text("one\n")

@@ -67,6 +67,7 @@ def test_both_workers_follow_an_order_that_one_was_given(server: Server):
     wait_until(answered)
 
 
+@pytest.mark.slow
 def test_orders_in_a_row_all_hold_on_both_workers(server: Server):
     headers = {"authorization": f"Bearer {TOKEN}"}
     models = "mnist-cnn", "other"
