@@ -76,7 +76,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def shutdown(self) -> None:
-        """Leave when the server ends and nothing is due; who has only just come may ask first."""
+        """Leave when the server ends and nothing is due; who may be about to ask may do so first."""
         self._guard.part(self, super().shutdown)
 
     def time_out(self) -> None:

@@ -25,9 +25,9 @@ KEEP_ALIVE_S = 75
 # anything of theirs is unread. There are never more than so many of them.
 LINGER_S, MAX_LINGERING = 1.0, 100
 
-# A connection that is no older when its server ends may ask within as much again: its caller knows of no end yet, and
-# may be slow to send what it has connected for.
-NEWCOMER_S = 0.8
+# A connection that was made, or answered on, so short a time before its server ends may ask within as much again: its
+# caller knows of no end yet, and may be slow to send what is on its way.
+LAST_WORD_S = 0.8
 
 # A body that takes longer gives way to a new connection where all are busy: it may be one of the probes.
 SLOW_BODY_S = 5.0
@@ -117,12 +117,12 @@ class Guard:
         self._lingering[protocol] = protocol.loop.call_later(LINGER_S, end)
 
     def part(self, protocol: "GuardedProtocol", leave: Callable[[], None]) -> None:
-        """Let a connection end with its server, a newcomer a little later."""
-        since = self.waiting.get(protocol)
-        if since is None or protocol.loop.time() - since >= NEWCOMER_S:
+        """Let a connection end with its server, a busy one a little later."""
+        since = self.waiting.get(protocol, self._resting.get(protocol))
+        if since is None or protocol.loop.time() - since >= LAST_WORD_S:
             leave()
         else:
-            protocol.loop.call_later(NEWCOMER_S, leave)
+            protocol.loop.call_later(LAST_WORD_S, leave)
 
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._timer is None:

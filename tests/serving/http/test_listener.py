@@ -2,12 +2,13 @@ import asyncio
 import socket
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import httpx
 import pytest
 
 from serving.closing import stop_connections
-from serving.http.guard import Guard
+from serving.http.guard import LAST_WORD_S, Guard
 from serving.http.listener import Listener, open_socket, sockets_of
 from tests.serving.http.app import App
 
@@ -96,19 +97,31 @@ async def test_stopping_what_was_never_started_is_nothing(app: App):
     await Listener(app.asgi, "127.0.0.1", 1, Guard(app.settings, app.metrics)).stop()
 
 
-async def test_who_has_only_just_connected_may_ask_while_the_listener_stops(app: App, free_port: int):
+async def test_who_may_be_about_to_ask_may_do_so_when_the_listener_has_stopped(app: App, free_port: int):
     listener = Listener(app.asgi, "127.0.0.1", free_port, Guard(app.settings, app.metrics))
     await listener.start()
     async with asyncio.timeout(20):
-        idle = await until_connected(free_port)
-        idle[1].write(ASK)
-        await idle[0].readuntil(b"}")
-        asks, silent = [await asyncio.open_connection("127.0.0.1", free_port) for _ in range(2)]
+        asked_before = await until_connected(free_port)
+        asked_before[1].write(ASK)
+        await asked_before[0].readuntil(b"}")
+        newcomer, silent = [await asyncio.open_connection("127.0.0.1", free_port) for _ in range(2)]
         stopping = asyncio.create_task(listener.stop())
-        assert await idle[0].read() == b""
-        asks[1].write(ASK)
-        assert (await asks[0].readuntil(b"}")).startswith(b"HTTP/1.1 200 ")
-        assert [await reads.read() for reads, _ in (asks, silent)] == [b"", b""]
+        while any(server.is_serving() for server in listener._server.servers):
+            await asyncio.sleep(0.01)
+        for reads, writes in (asked_before, newcomer):
+            writes.write(ASK)
+            assert (await reads.readuntil(b"}")).startswith(b"HTTP/1.1 200 ")
+        connections = asked_before, newcomer, silent
+        assert [await reads.read() for reads, _ in connections] == [b""] * 3
         await stopping
-    for _, writes in (idle, asks, silent):
+    for _, writes in connections:
         writes.close()
+
+
+async def test_only_who_was_heard_of_lately_is_waited_for(app: App):
+    watch, loop, left = Guard(app.settings, app.metrics), asyncio.get_running_loop(), []
+    new, old, unknown = (Mock(loop=loop) for _ in range(3))
+    watch.waiting.update({new: loop.time(), old: loop.time() - LAST_WORD_S})
+    for each in (new, old, unknown):
+        watch.part(each, lambda each=each: left.append(each))
+    assert left == [old, unknown]
