@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from serving.errors import ServingError
+from serving.installation import remedy
 
 
 def build_parser(package: str, description: str) -> argparse.ArgumentParser:
@@ -48,6 +49,11 @@ def _outcome(arguments: argparse.Namespace) -> int:
         return int(arguments.run(arguments))
     except ServingError as error:
         sys.stderr.write(f"error: {error}\n")
+        return 1
+    except ModuleNotFoundError as error:
+        if not (text := remedy(error.name)):
+            raise
+        sys.stderr.write(f"error: {text}\n")
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")

@@ -101,15 +101,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Score the inputs; return 0 if all were scored, 3 if some were errors."""
     import os
 
-    from serving.errors import ConfigurationError
+    from serving.offline.job import run_job
     from serving.settings import read_settings
 
-    try:
-        from serving.offline.job import run_job
-    except ModuleNotFoundError as error:
-        if error.name != "pyarrow":
-            raise
-        raise ConfigurationError("score needs pyarrow: pip install 'mnist-reader[offline]'") from error
     _check_places(arguments)
     settings = read_settings(os.environ)
     workers = arguments.workers or _processors()

@@ -109,7 +109,8 @@ def score_on_ray(
         workers: processors of the one that is started here, >= 1.
 
     Raises:
-        ConfigurationError: Ray is not installed, or no cluster answers.
+        ConfigurationError: no cluster answers.
+        ModuleNotFoundError: Ray is not installed.
         ServingError: a shard failed for another reason than the loss of its node.
     """
     with _connected(address, workers) as ray:
@@ -151,10 +152,8 @@ def _result(ray: Any, rows: Any, once_more: Callable[[], Any]) -> list[pa.Record
 @contextmanager
 def _connected(address: str | None, workers: int) -> Iterator[Any]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ModuleNotFoundError as error:
-        raise ConfigurationError("--engine ray needs ray: pip install 'mnist-reader[ray]'") from error
+    import ray
+
     try:
         _join(ray, address, workers)
     except Exception as error:  # that is what Ray raises where a node does not start

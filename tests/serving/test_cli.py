@@ -54,6 +54,16 @@ def test_an_interrupt_is_no_failure(capsys: pytest.CaptureFixture[str]):
     assert capsys.readouterr().err == "interrupted\n"
 
 
+def test_a_package_of_an_extra_that_is_not_installed_is_named_with_its_extra(capsys: pytest.CaptureFixture[str]):
+    assert outcome(raising(ModuleNotFoundError("No module named 'torch'", name="torch"))) == 1
+    assert capsys.readouterr().err == "error: torch is not installed: pip install 'mnist-reader[training]'\n"
+
+
+def test_any_other_module_that_is_missing_keeps_its_traceback():
+    with pytest.raises(ModuleNotFoundError):
+        outcome(raising(ModuleNotFoundError("No module named 'numpi'", name="numpi")))
+
+
 def test_an_error_that_is_no_refusal_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         outcome(raising(ZeroDivisionError()))

@@ -140,7 +140,7 @@ def test_without_ray_it_says_what_to_install(models: Path, tmp_path: Path, digit
     arguments = ["score", str(tmp_path / "0.png"), "--models", str(models), "--model", "tiny", "--engine", "ray"]
     command = [sys.executable, "-c", code, *arguments, "-qo", str(tmp_path / "o.csv")]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert (ended.returncode, ended.stderr) == (1, "error: --engine ray needs ray: pip install 'mnist-reader[ray]'\n")
+    assert (ended.returncode, ended.stderr) == (1, "error: ray is not installed: pip install 'mnist-reader[ray]'\n")
 
 
 @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:", ":6379", "127.0.0.1:{port}"])
