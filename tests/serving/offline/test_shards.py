@@ -113,7 +113,7 @@ def test_a_picture_that_ends_its_process_costs_its_own_row_alone(models: Path, t
     pytest.importorskip("ray")
     output = tmp_path / "rows.csv"
     command = [*deadly.command(models, output), "--engine", "ray", "--workers", "1"]
-    ended = subprocess.run(command, env=deadly.environment, capture_output=True, text=True, timeout=100)
+    ended = subprocess.run(command, env=deadly.environment, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 3, ended.stderr
     deadly.check(output)
 
