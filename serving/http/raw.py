@@ -1,4 +1,4 @@
-"""Answers as bytes, for where no app is asked.
+"""What is answered, as bytes, or raised where no app is asked.
 
 Must not know: connections, or what a request asks for.
 """
