@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from serving.errors import ServingError
-from serving.installation import remedy
 
 
 def build_parser(package: str, description: str) -> argparse.ArgumentParser:
@@ -51,6 +50,8 @@ def _outcome(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"error: {error}\n")
         return 1
     except ModuleNotFoundError as error:
+        from serving.installation import remedy  # what it reads distributions with takes longer than all of this module
+
         if not (text := remedy(error.name)):
             raise
         sys.stderr.write(f"error: {text}\n")
