@@ -58,6 +58,14 @@ def test_its_links_lead_somewhere():
     assert [link for link in links if link.startswith("#") and link[1:] not in headings] == []
 
 
+def test_cuda_and_cudnn_are_those_of_the_lock():
+    lock = (ROOT / "requirements" / "serving-gpu.txt").read_text(encoding="utf-8")
+    pinned = {
+        name: re.search(rf"^nvidia-{name}==(\d+\.\d+)\.", lock, re.M)[1] for name in ("cuda-runtime", "cudnn-cu13")
+    }
+    assert f"CUDA {pinned['cuda-runtime']} and cuDNN {pinned['cudnn-cu13']}," in README
+
+
 def test_no_placeholder_is_left():
     assert re.findall(r"@@\w+@@", README) == []
 
