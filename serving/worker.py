@@ -101,7 +101,7 @@ class Worker:
         self.app, self.admin_app = self._make_apps()
         self._express = self._make_express()
         self._listeners = self._make_listeners()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._stopping: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self.host: uvicorn.Server | None = None
@@ -175,7 +175,7 @@ class Worker:
         sys.setswitchinterval(SWITCH_S)
         self._heartbeat.start(time.monotonic())
         work = self._load(), self._tick_forever(), self._beat_forever(), self._write_forever()
-        self._tasks = [asyncio.create_task(each) for each in work]
+        self._tasks |= {asyncio.create_task(each) for each in work}
 
     async def _load(self) -> None:
         try:
@@ -254,7 +254,8 @@ class Worker:
 
     def _begin_reload(self) -> None:
         logger.info("reloading the models")
-        self._tasks.append(asyncio.create_task(self._reload(self.catalogue.reload)))
+        self._tasks.add(reload := asyncio.create_task(self._reload(self.catalogue.reload)))
+        reload.add_done_callback(self._tasks.discard)
 
     def _begin_stop(self, number: int, server: Handler) -> None:
         if self._stopping is None:

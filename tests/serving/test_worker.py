@@ -78,6 +78,20 @@ async def test_sighup_loads_a_new_version(worker: Worker, models: Path):
     await wait_until(lambda: worker.catalogue.get().version == "2")
 
 
+def reloads_in_memory() -> list[asyncio.Task[object]]:
+    tasks = [each for each in gc.get_objects() if isinstance(each, asyncio.Task)]
+    return [each for each in tasks if each.get_coro().__name__ == "_reload"]
+
+
+async def test_reloads_that_are_over_leave_nothing(worker: Worker, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO)
+    await wait_until(lambda: worker.catalogue.ready)
+    for times in range(1, 6):
+        os.kill(os.getpid(), signal.SIGHUP)
+        await wait_until(lambda times=times: caplog.text.count("reloading the models") == times)
+    await wait_until(lambda: not reloads_in_memory())
+
+
 async def test_sigterm_drains_and_then_reaches_the_server_once(worker: Worker, signals: list[int]):
     await wait_until(lambda: worker.catalogue.ready)
     os.kill(os.getpid(), signal.SIGTERM)
