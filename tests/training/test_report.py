@@ -168,6 +168,19 @@ def test_no_misread_digits_make_no_picture(test_digits: TestDigits) -> None:
     assert misread_digits(Scores(perfect, Digits(images[:50], labels[:50]))) is None
 
 
+@pytest.mark.parametrize(("wrong", "rows", "in_last_row"), [(1, 1, 1), (10, 1, 10), (11, 2, 1), (45, 4, 10)])
+def test_misread_digits_stand_ten_in_a_row_up_to_forty(wrong: int, rows: int, in_last_row: int) -> None:
+    labels, answers = np.zeros(50, np.int64), np.arange(50) < wrong
+    probabilities = np.eye(10, dtype=np.float32)[answers.astype(np.int64)]
+    drawn = misread_digits(Scores(probabilities, Digits(np.full((50, 28, 28), 255, np.uint8), labels)))
+    assert drawn is not None
+    picture = np.asarray(Image.open(BytesIO(drawn)).convert("L")) < 128
+    # The middle of each digit is black, its title above it is not black throughout.
+    height = picture.shape[0] / rows
+    across = [picture[round((row + 0.6) * height)].astype(np.int8) for row in range(rows)]
+    assert [int((np.diff(line) > 0).sum()) for line in across] == [10] * (rows - 1) + [in_last_row]
+
+
 def test_a_bin_without_a_doubt_or_an_error_is_drawn() -> None:
     doubt, errors = reliability_points((Bin(10, 0.9, 0.7), Bin(50, 1.0, 1.0)))
     assert doubt == pytest.approx([0.1, 2**-25])
