@@ -13,24 +13,30 @@ from serving.settings import Settings
 
 MODELS = Path(__file__).parents[3] / "models"
 
+Classify = Callable[[list[Any]], list[int]]
 Read = Callable[[list[bytes]], list[int]]
 
 
 @pytest.fixture(scope="session")
-def read_all() -> Read:
-    """Return a function from files to digits, by the committed default model."""
+def classify() -> Classify:
+    """Return a function from 28x28 images to digits, by the committed default model."""
     try:
         folder = Repository(MODELS).folder(Settings().default_model)
     except ModelNotFound as missing:
         pytest.skip(str(missing))
     model = load(folder, "cpu", 1)
 
-    def read(files: list[bytes]) -> list[int]:
-        images = np.stack([prepare(data).image for data in files])
-        digits: list[int] = model.runtime.run(images).logits.argmax(1).tolist()
+    def answers(images: list[Any]) -> list[int]:
+        digits: list[int] = model.runtime.run(np.stack(images)).logits.argmax(1).tolist()
         return digits
 
-    return read
+    return answers
+
+
+@pytest.fixture(scope="session")
+def read_all(classify: Classify) -> Read:
+    """Return a function from files to digits, by the committed default model."""
+    return lambda files: classify([prepare(data).image for data in files])
 
 
 @pytest.fixture(scope="session")
