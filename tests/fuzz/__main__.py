@@ -6,15 +6,16 @@ it broke is printed, and the input with it where it is small.
 
 import argparse
 import base64
+import ctypes
 import datetime
+import multiprocessing
+import os
 import re
-import subprocess
 import sys
 import time
 import zlib
 from pathlib import Path
-
-from tests.fuzz.targets import TARGETS
+from types import ModuleType
 
 FOLDER = Path(__file__).parents[2] / "build" / "fuzz"
 FINDINGS = ("crash-*", "timeout-*", "oom-*", "leak-*")
@@ -23,22 +24,33 @@ FINDINGS = ("crash-*", "timeout-*", "oom-*", "leak-*")
 LAST_LINES, SMALL = 20, 4000
 
 
-def fuzz(name: str, seconds: int) -> tuple[int, float, list[Path]]:
+def fuzz(guided: ModuleType, name: str, seconds: int) -> tuple[int, float, list[Path]]:
     """Return how many inputs ran, in how many seconds, and what to look at if one of them broke the target."""
     folder = FOLDER / name
     folder.mkdir(parents=True, exist_ok=True)
     earlier = _inputs(folder)
     started = time.monotonic()
-    command = [sys.executable, "-m", "tests.fuzz.guided", name, str(folder), f"-max_total_time={seconds}"]
     with (folder / "log").open("wb") as log:
-        code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+        arguments = log.fileno(), guided, name, folder, seconds
+        process = multiprocessing.get_context("fork").Process(target=_fuzz_here, args=arguments)
+        process.start()
+        process.join()
     text = (folder / "log").read_text(encoding="utf-8", errors="replace")
     runs = re.findall(r"^Done (\d+) runs|^#(\d+)\t", text, re.MULTILINE)
     count = max((int(done or running) for done, running in runs), default=0)
     findings = [path for path, written in _inputs(folder).items() if earlier.get(path) != written]
-    if not findings and (code or not count):
+    if not findings and (process.exitcode or not count):
         findings = [folder / "log"]
     return count, time.monotonic() - started, findings
+
+
+def _fuzz_here(log: int, guided: ModuleType, name: str, folder: Path, seconds: int) -> None:
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    # libFuzzer ends the process by exit(), where ONNX Runtime waits for a thread that only the first process has.
+    leave = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p)(lambda code, _: os._exit(code))
+    ctypes.CDLL(None).on_exit(leave, None)
+    guided.fuzz(name, folder, [f"-max_total_time={seconds}"])
 
 
 def _inputs(folder: Path) -> dict[Path, int]:
@@ -58,14 +70,16 @@ def describe(finding: Path) -> str:
 
 
 def main() -> int:
-    """Fuzz the targets that are named, or all."""
+    """Fuzz the targets that are named, or all, each in a process of its own, which has the instruments from here."""
+    from tests.fuzz import guided
+
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}; all by default")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(guided.TARGETS)}; all by default")
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
     arguments = parser.parse_args()
     found, date = [], datetime.datetime.now(datetime.UTC).date().isoformat()
-    for name in arguments.targets or TARGETS:
-        count, seconds, findings = fuzz(name, arguments.seconds)
+    for name in arguments.targets or guided.TARGETS:
+        count, seconds, findings = fuzz(guided, name, arguments.seconds)
         found += findings
         print(f"| `{name}` | {count:,} | {seconds:.0f} | {len(findings)} | {date} |", flush=True)
     for path in found:

@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of one target by atheris: `python -m tests.fuzz.guided TARGET FOLDER [libFuzzer options]`."""
+"""Coverage-guided fuzzing of one target by atheris. To import this module instruments what it includes: ten seconds."""
 
 import hashlib
 import subprocess
@@ -29,9 +29,8 @@ def is_slow_alone(name: str, data: bytes) -> bool:
     return subprocess.run([sys.executable, "-c", ALONE, name], input=data, check=False).returncode != 0
 
 
-def main() -> None:
-    """Fuzz until libFuzzer ends the process; an input that breaks the target lies in FOLDER afterwards."""
-    name, folder, options = sys.argv[1], Path(sys.argv[2]), sys.argv[3:]
+def fuzz(name: str, folder: Path, options: list[str]) -> None:
+    """Fuzz until libFuzzer ends the process; an input that breaks the target lies in the folder afterwards."""
     target = TARGETS[name]
     corpus = folder / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
@@ -53,7 +52,3 @@ def main() -> None:
 
     atheris.Setup([sys.argv[0], *fixed, *options, str(corpus)], check)
     atheris.Fuzz()
-
-
-if __name__ == "__main__":
-    main()

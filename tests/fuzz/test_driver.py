@@ -1,13 +1,16 @@
 """What ends a fuzzer counts, also where it left no input behind."""
 
 import base64
-import subprocess
+import os
+import signal
 import sys
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import tests.fuzz as fuzz_package
 from tests.fuzz import __main__ as driver
 
 
@@ -18,13 +21,16 @@ def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "argv", ["fuzz", "csv"])
 
     def end(words: str, code: int, finding: bytes | None = None) -> None:
-        def run(command: list[str], *, stdout, **_: object) -> subprocess.CompletedProcess[bytes]:
-            stdout.write(words.encode())
+        def fuzz(name: str, folder: Path, options: list[str]) -> None:
+            assert (name, options) == ("csv", ["-max_total_time=60"])
+            os.write(2, words.encode())
             if finding is not None:
-                (tmp_path / "csv" / "crash-1").write_bytes(finding)
-            return subprocess.CompletedProcess(command, code)
+                (folder / "crash-1").write_bytes(finding)
+            if code < 0:
+                os.kill(os.getpid(), -code)
+            os._exit(code)
 
-        monkeypatch.setattr(subprocess, "run", run)
+        monkeypatch.setattr(fuzz_package, "guided", SimpleNamespace(TARGETS=["csv"], fuzz=fuzz), raising=False)
 
     return end
 
@@ -45,7 +51,9 @@ def test_what_broke_is_printed_with_the_input(ends, capsys):
     assert zlib.decompress(base64.b64decode(packed.removeprefix("zlib, base64: "))) == b"abc"
 
 
-@pytest.mark.parametrize(("words", "code"), [("#7\tNEW\nTooSlow\n", 77), ("#7\tNEW\n", -9), ("no module\n", 0)])
+@pytest.mark.parametrize(
+    ("words", "code"), [("#7\tNEW\nTooSlow\n", 77), ("#7\tNEW\n", -signal.SIGKILL), ("no module\n", 0)]
+)
 def test_a_fuzzer_that_ends_without_an_input_is_a_finding(ends, capsys, words: str, code: int):
     ends(words, code)
     assert driver.main() == 1
