@@ -9,6 +9,13 @@ from tests.serving.tiny_model import write_tiny_model
 Start = Callable[..., Server]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave these tests out of the coverage: they test other processes, and to trace the client doubles its time."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker("no_cover")
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a repository with a tiny mnist-cnn that a test may change."""
