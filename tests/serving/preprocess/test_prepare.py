@@ -1,6 +1,4 @@
 import time
-from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import cv2
@@ -70,24 +68,21 @@ def test_both_polarities_give_the_same_drawing(kind: str, test_digits: Any) -> N
     assert same >= 39
 
 
-@pytest.fixture(scope="module")
-def two_hundred(test_digits: Any) -> Callable[[str], list[Prepared]]:
-    """Return a function from a kind to the first 200 test digits, as pictures of that kind and prepared."""
-    images = test_digits[0][:200]
-    return cache(lambda kind: [prepare(picture_of(kind, digit, seed)) for seed, digit in enumerate(images)])
+@pytest.fixture(scope="module", params=KINDS)
+def two_hundred(request: pytest.FixtureRequest, test_digits: Any) -> list[Prepared]:
+    """Return the first 200 test digits, as pictures of each kind and prepared."""
+    return [prepare(picture_of(request.param, digit, seed)) for seed, digit in enumerate(test_digits[0][:200])]
 
 
-@pytest.mark.parametrize("kind", KINDS)
 def test_a_digit_survives_every_kind_of_picture(
-    kind: str, two_hundred: Callable[[str], list[Prepared]], test_digits: Any, classify: Classify
+    two_hundred: list[Prepared], test_digits: Any, classify: Classify
 ) -> None:
-    found = classify([each.image for each in two_hundred(kind)])
+    found = classify([each.image for each in two_hundred])
     assert sum(digit == label for digit, label in zip(found, test_digits[1][:200].tolist(), strict=True)) >= 194
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_hardly_a_real_digit_is_refused_by_its_form(kind: str, two_hundred: Callable[[str], list[Prepared]]) -> None:
-    refused = [seed for seed, each in enumerate(two_hundred(kind)[:150]) if each.reasons]
+def test_hardly_a_real_digit_is_refused_by_its_form(two_hundred: list[Prepared]) -> None:
+    refused = [seed for seed, each in enumerate(two_hundred[:150]) if each.reasons]
     assert len(refused) <= 1
 
 
