@@ -132,8 +132,9 @@ def _continue(base: list[Container], parsed: Any, key: str) -> None:
 
 def _last(container: Container, kind: type[Container]) -> Container:
     """Return the container that was added last."""
-    value = container[-1] if isinstance(container, list) else next(reversed(container.values()))
+    value = next(reversed(container if isinstance(container, list) else container.values()), None)
     if not isinstance(value, kind):
-        # The one that is left open has the key of an earlier one, whose place it took.
+        # The one that is left open has the key of an earlier one, whose place it took; or one around it has, and what
+        # stands last here is another, perhaps an empty one.
         raise InvalidInput(REPEATED)
     return value

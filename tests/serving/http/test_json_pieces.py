@@ -34,6 +34,30 @@ def test_pieces_hold_what_the_whole_holds(value: Any, size: int, indent: int | N
     assert repr(loads(body, size)) == repr(orjson.loads(body))
 
 
+# Repeated keys within each other, which no dictionary holds.
+OBJECTS = st.recursive(
+    st.sampled_from(["1", "[]", "{}", '"a"']),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4).map(lambda values: f"[{','.join(values)}]"),
+        st.lists(st.tuples(st.sampled_from("ab"), inner), max_size=4).map(
+            lambda pairs: "{" + ",".join(f'"{key}":{value}' for key, value in pairs) + "}"
+        ),
+    ),
+    max_leaves=40,
+)
+
+
+@given(body=OBJECTS.map(str.encode), size=SIZES)
+def test_repeated_keys_at_any_depth_are_refused_and_others_are_not(body: bytes, size: int):
+    try:
+        refuse_repeated_keys(body)
+    except InvalidInput:
+        with pytest.raises(InvalidInput, match="a key stands twice"):
+            loads(body, size)
+    else:
+        assert loads(body, size) == orjson.loads(body)
+
+
 @given(value=VALUES, size=SIZES, data=st.data())
 def test_what_is_no_json_is_none_in_pieces(value: Any, size: int, data: st.DataObject):
     body = json.dumps(value).encode()
@@ -57,9 +81,15 @@ def test_what_is_no_json_is_none_in_pieces(value: Any, size: int, data: st.DataO
 
 @pytest.mark.parametrize(
     "body",
-    [b'{"a": [1, 2], "b": 3, "a": [4, 5]}', b'{"a": 1, "b": [2], "a": [3, 4], "c": 5}', b'{"a": {}, "a": [1,2]}'],
+    [
+        b'{"a": [1, 2], "b": 3, "a": [4, 5]}',
+        b'{"a": 1, "b": [2], "a": [3, 4], "c": 5}',
+        b'{"a": {}, "a": [1,2]}',
+        b'{"a": 1, "b": [], "a": [[1, 2, 3, 4, 5, 6, 7]]}',
+        b'{"a": 1, "b": {}, "a": {"c": {"d": [1, 2, 3, 4]}}}',
+    ],
 )
-@pytest.mark.parametrize("size", [1, 4, 9, 15])
+@pytest.mark.parametrize("size", [1, 4, 9, 15, 30])
 def test_a_key_that_stands_twice_is_refused(body: bytes, size: int):
     with pytest.raises(InvalidInput, match="a key stands twice in one object"):
         loads(body, size)
