@@ -65,6 +65,8 @@ class Desk:
             started = time.monotonic()
         try:
             return work()
+        except StopIteration as error:  # a future takes none, and whoever waits for it would wait for ever
+            raise RuntimeError("the work stopped an iteration that is not its own") from error
         finally:
             ended = time.monotonic()
             self._free_at = ended + min(ended - started, MAX_REST_S)
