@@ -61,7 +61,7 @@ def create_app(
     routes = [*predict.routes(), *more_routes, *health.routes(), *explain.routes(), *page.routes()]
     if not settings.admin_port:
         routes += health.management()
-    app = _make(routes, catalogue, access, settings, metrics)
+    app = assemble(routes, catalogue, access, settings, metrics)
     openapi = OpenApiEndpoint(catalogue, app.router, access, rate_limited=settings.rate_limit > 0)
     app.router.routes += openapi.routes()
     return app
@@ -72,12 +72,13 @@ def create_admin_app(
 ) -> Starlette:
     """Return the app of the administrators' port: health, metrics and the further routes."""
     health = HealthEndpoints(catalogue, metrics)
-    return _make([*health.routes(), *health.management(), *more_routes], catalogue, access, settings, metrics)
+    return assemble([*health.routes(), *health.management(), *more_routes], catalogue, access, settings, metrics)
 
 
-def _make(
+def assemble(
     routes: Sequence[BaseRoute], catalogue: Catalogue, access: Access, settings: Settings, metrics: Metrics
 ) -> Starlette:
+    """Return the app of these routes, behind what every request goes through."""
     middleware = [Middleware(Metering, catalogue=catalogue, metrics=metrics, access_log=settings.access_log)]
     if settings.allowed_origins:
         middleware.append(Middleware(CORSMiddleware, allow_origins=settings.allowed_origins, **CORS))

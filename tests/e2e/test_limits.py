@@ -137,5 +137,8 @@ def test_bentomls_own_method_is_within_the_limits(server: Server):
     assert classify(b"x", "multipart/form-data; boundary=x").status_code == 415
     answer = classify(b'{"images": 5}')
     assert answer.status_code == 400
+    many = [[[0] * 28] * 28] * 2049
+    refused = httpx.post(f"{server.url}/classify", json={"images": many})
+    assert (refused.status_code, refused.json()) == (413, {"error": "pixels: 2049 images, the limit is 2048"})
     assert [pair for pair in answer.headers.items() if "bento" in str(pair).lower() or pair[0] == "server"] == []
     assert "Traceback" not in server.log

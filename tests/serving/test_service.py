@@ -6,21 +6,17 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
-from http import HTTPStatus
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import httpx
-import numpy as np
 import pytest
-from pydantic import BaseModel, ValidationError
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from serving.errors import ConfigurationError, InvalidInput
-from serving.hosted import OwnRoutes, check
-from tests.serving.tiny_model import expected_logits, write_tiny_model
+from serving.errors import ConfigurationError
+from serving.hosted import OwnRoutes
+from tests.serving.tiny_model import write_tiny_model
 from tests.serving.v2_worker import tiny_worker
 
 
@@ -42,50 +38,30 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
     root.setLevel(level)
 
 
-async def test_classify_reads_many_images_or_one(service: ModuleType):
-    await service.hosted().worker.catalogue.start()
-    images = np.random.default_rng(3).integers(0, 256, (5, 28, 28), np.uint8)
-    answer = await service.hosted().classify(images)
-    assert answer["digits"] == expected_logits(images).argmax(axis=1).tolist()
-    assert answer["model"] == {"name": "tiny", "version": "1"}
-    assert answer["accepted"] == [True] * 5
-    assert (await service.hosted().classify(images[0].astype(np.int64)))["digits"] == answer["digits"][:1]
+async def test_bentoml_is_asked_for_its_description_alone_and_is_not_named(tmp_path: Path):
+    went: list[str] = []
+
+    async def bentoml(scope: Scope, receive: Receive, send: Send) -> None:
+        went.append(scope.get("path", scope["type"]))
+        if scope["type"] == "http":
+            answer = PlainTextResponse("done", headers={"x-bentoml": "1", "server": "BentoML", "x-own": "1"})
+            await answer(scope, receive, send)
+
+    async with tiny_worker(tmp_path) as worker:
+        routes = OwnRoutes(bentoml, worker)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(routes), base_url="http://test") as client:
+            for path in ("/classify", "/predict", "/docs.json", "/"):
+                await client.get(path)
+                await client.post(path)
+            assert (await client.post("/schema.json")).json() == {"error": "POST is not allowed at /schema.json"}
+            answer = await client.get("/schema.json")
+        await routes({"type": "lifespan"}, None, None)
+    assert went == ["/schema.json", "lifespan"]
+    assert answer.headers["x-own"] == "1"
+    assert "bentoml" not in str(answer.headers).lower()
 
 
-@pytest.mark.parametrize(
-    ("images", "text"),
-    [
-        (np.zeros((1, 28, 27), np.uint8), "shape"),
-        (np.zeros(784, np.uint8), "shape"),
-        (np.zeros((1, 28, 28), np.float32), "integers"),
-        (np.zeros((1, 28, 28), bool), "integers"),
-        (np.full((1, 28, 28), 256), "0 to 255"),
-        (np.full((1, 28, 28), -1), "0 to 255"),
-    ],
-)
-def test_classify_refuses_what_it_would_have_to_guess(images: Any, text: str):
-    with pytest.raises(InvalidInput, match=text):
-        check(images)
-
-
-async def test_only_bentomls_own_paths_go_through_bentoml(service: ModuleType):
-    went: list[tuple[str, str]] = []
-
-    async def bentoml(scope: dict[str, Any], receive: object, send: object) -> None:
-        went.append(("bentoml", scope.get("path", scope["type"])))
-
-    async def own(scope: dict[str, Any], receive: object, send: object) -> None:
-        went.append(("own", scope["path"]))
-
-    routes = OwnRoutes(bentoml, service.hosted().worker)
-    routes._own = own
-    for path in ("/classify", "/schema.json", "/predict", "/docs.json", "/"):
-        await routes({"type": "http", "path": path, "method": "GET", "headers": []}, None, None)
-    await routes({"type": "lifespan"}, None, None)
-    assert [path for whose, path in went if whose == "bentoml"] == ["/classify", "/schema.json", "lifespan"]
-
-
-async def test_pages_that_are_listed_may_call_what_bentoml_answers(tmp_path: Path):
+async def test_pages_that_are_listed_may_call_what_bentomls_client_calls(tmp_path: Path):
     async def bentoml(scope: Scope, receive: Receive, send: Send) -> None:
         await PlainTextResponse("done")(scope, receive, send)
 
@@ -94,31 +70,16 @@ async def test_pages_that_are_listed_may_call_what_bentoml_answers(tmp_path: Pat
     async with tiny_worker(tmp_path, cors_origins="https://page.example", token="ask") as worker:
         transport = httpx.ASGITransport(OwnRoutes(bentoml, worker))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            for path in ("/classify", "/schema.json", "/models"):
+            for path, method in (("/classify", "POST"), ("/schema.json", "GET"), ("/models", "GET")):
                 preflight = await client.options(path, headers=origin | wanted)
                 assert (preflight.status_code, preflight.headers["access-control-allow-methods"]) == (200, "GET, POST")
                 for headers, status in ((origin, 401), (origin | ask, 200)):
-                    answer = await client.get(path, headers=headers)
+                    answer = await client.request(method, path, headers=headers, json={"images": []})
                     assert answer.status_code == status, path
                     assert answer.headers["access-control-allow-origin"] == origin["origin"]
                     assert "x-request-id" in answer.headers
                 evil = await client.get(path, headers={"origin": "https://evil.example"} | ask)
                 assert "access-control-allow-origin" not in evil.headers
-
-
-def test_tracebacks_are_kept_for_our_own_faults(service: ModuleType):
-    class Number(BaseModel):
-        value: int
-
-    def kept(error: Exception) -> bool:
-        return service._is_not_the_clients_fault(logging.makeLogRecord({"exc_info": (type(error), error, None)}))
-
-    with pytest.raises(ValidationError) as invalid:
-        Number(value="x")
-    bad = service.BentoMLException("bad", error_code=HTTPStatus.BAD_REQUEST)
-    assert (kept(invalid.value), kept(bad)) == (False, False)
-    assert (kept(service.BentoMLException("ours")), kept(ValueError())) == (True, True)
-    assert service._is_not_the_clients_fault(logging.makeLogRecord({}))
 
 
 def test_the_supervisor_names_what_would_make_every_worker_fail(service: ModuleType, monkeypatch: pytest.MonkeyPatch):
