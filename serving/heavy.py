@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
+from serving.errors import DeadlineExceeded
+
 P = ParamSpec("P")
 T = TypeVar("T")
 S = TypeVar("S", bytes, Sequence[Any])
@@ -54,9 +56,20 @@ class Desk:
         self._thread = ThreadPoolExecutor(1, "heavy")
         self._free_at = 0.0
 
-    async def run(self, work: Callable[[], T]) -> T:
-        """Return what `work` returns, once the work before it is done."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._piece, work)
+    async def run(self, work: Callable[[], T], deadline: float | None = None) -> T:
+        """Return what `work` returns, once the work before it is done.
+
+        Raises:
+            DeadlineExceeded: `deadline`, monotonic seconds, passed first; what has not begun is not done then.
+        """
+        running = asyncio.get_running_loop().run_in_executor(self._thread, self._piece, work)
+        if deadline is None:
+            return await running
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                return await running
+        except TimeoutError:
+            raise DeadlineExceeded("the deadline passed before the body was read") from None
 
     def _piece(self, work: Callable[[], T]) -> T:
         started = time.monotonic()
@@ -80,6 +93,12 @@ async def here_or_alone(size: int, most: int, work: Callable[[], T]) -> T:
     return work() if size <= most else await alone(work)
 
 
-async def take_apart(text_bytes: int, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Return what `read` makes of its arguments, beside the event loop where it has much text to parse."""
-    return await here_or_alone(text_bytes, INLINE_TEXT_BYTES, partial(read, *args, **kwargs))
+async def take_apart(text_bytes: int, deadline: float, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return what `read` makes of its arguments, beside the event loop where it has much text to parse.
+
+    Raises:
+        DeadlineExceeded: see `Desk.run`.
+    """
+    if text_bytes <= INLINE_TEXT_BYTES:
+        return read(*args, **kwargs)
+    return await alone(partial(read, *args, **kwargs), deadline)

@@ -92,7 +92,7 @@ class Worker:
         self.preparer = Preparer(
             self._pictures, self._large_pictures, settings.max_pixels, settings.queue_size, self._threads
         )
-        self.inference = Inference(self.preparer.prepare, settings.request_timeout_s)
+        self.inference = Inference(self.preparer.prepare)
         self.statistics = Statistics(self.catalogue, self.metrics)
         self.bodies = BodyReader(settings)
         self._guards: list[Guard] = []

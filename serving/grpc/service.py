@@ -3,6 +3,7 @@
 Must not know: tensors, how a model is run.
 """
 
+import time
 from typing import Any, TypeVar
 
 import grpc
@@ -111,8 +112,10 @@ class InferenceService:
     async def infer(self, request: pb.ModelInferRequest, call: Call) -> pb.ModelInferResponse:
         """Run the model on the tensors of the request, before the caller's deadline."""
         predictor = self._find(request.model_name, request.model_version, call)
-        read = await take_apart(text_bytes(request), read_request, request, self._settings.max_images)
-        response = await self._inference.run(predictor, read, call.context.time_remaining())
+        remaining_s, most_s = call.context.time_remaining(), self._settings.request_timeout_s
+        deadline = time.monotonic() + (most_s if remaining_s is None else min(remaining_s, most_s))
+        read = await take_apart(text_bytes(request), deadline, read_request, request, self._settings.max_images)
+        response = await self._inference.run(predictor, read, deadline)
         return write_response(response)
 
     async def live(self, _: pb.ServerLiveRequest, __: Call) -> pb.ServerLiveResponse:

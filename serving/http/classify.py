@@ -55,7 +55,7 @@ class ClassifyEndpoint:
         request.scope["model"] = predictor.name
         body = await self._bodies.read(request)
         deadline = time.monotonic() + self._timeout_s
-        images = await take_apart(len(body), read_images, body, self._limits)
+        images = await take_apart(len(body), deadline, read_images, body, self._limits)
         outputs = await predictor.infer(images, deadline)
         return await here_or_alone(len(images), INLINE_ITEMS, lambda: json_response(_describe(predictor, outputs)))
 

@@ -111,7 +111,7 @@ class ExplainEndpoint:
         return predictor, parts
 
     async def _read_picture(self, body: bytes, content_type: str, deadline: float) -> Image:
-        items = await take_apart(text_bytes(body, content_type), read_items, body, content_type, self._limits)
+        items = await take_apart(text_bytes(body, content_type), deadline, read_items, body, content_type, self._limits)
         if not items:
             raise InvalidInput("expected one picture, got none")
         content = items[0].content

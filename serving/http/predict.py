@@ -65,7 +65,7 @@ class PredictEndpoint:
         body = await self._bodies.read(request)
         deadline = time.monotonic() + self._timeout_s
         content_type = request.headers.get("content-type", "")
-        items = await take_apart(text_bytes(body, content_type), read_items, body, content_type, self._limits)
+        items = await take_apart(text_bytes(body, content_type), deadline, read_items, body, content_type, self._limits)
         results = await self._prepare(items, deadline)
         prepared = [result for result in results if isinstance(result, Prepared)]
         predictions = await predictor.predict(prepared, deadline) if prepared else []

@@ -3,6 +3,7 @@
 Must not know: tensors, how a model is run.
 """
 
+import time
 from typing import Any
 
 from starlette.requests import Request
@@ -94,9 +95,10 @@ class V2Endpoints:
         predictor, headers = self._find(request), request.headers
         check_media_type(headers.get("content-type", ""))
         body = await self._read_body(request)
+        deadline = time.monotonic() + self._settings.request_timeout_s
         json_bytes = headers.get(JSON_BYTES)
-        read = await take_apart(text_bytes(body, json_bytes), read_request, body, json_bytes, self._limits)
-        response = await self._inference.run(predictor, read)
+        read = await take_apart(text_bytes(body, json_bytes), deadline, read_request, body, json_bytes, self._limits)
+        response = await self._inference.run(predictor, read, deadline)
         content, answer_headers = write_response(response)
         if len(content) >= MIN_PACKED_BYTES and (encoding := choose_encoding(headers.get("accept-encoding", ""))):
             content = await pack(content, encoding)

@@ -71,28 +71,27 @@ class Inference:
 
     Args:
         prepare: brings encoded pictures into MNIST's form.
-        timeout_s: longest time for one request, in seconds.
         clock: monotonic seconds.
     """
 
-    def __init__(self, prepare: Prepare, timeout_s: float, clock: Callable[[], float] = time.monotonic):
-        self._prepare, self._timeout_s, self._clock = prepare, timeout_s, clock
+    def __init__(self, prepare: Prepare, clock: Callable[[], float] = time.monotonic):
+        self._prepare, self._clock = prepare, clock
 
-    async def run(self, model: Model, request: InferenceRequest, remaining_s: float | None = None) -> InferenceResponse:
+    async def run(self, model: Model, request: InferenceRequest, deadline: float) -> InferenceResponse:
         """Answer a request.
 
         Args:
             model: the version to run.
             request: validated.
-            remaining_s: seconds that the transport leaves, None for no limit of its own.
+            deadline: monotonic seconds; the request may ask for less.
 
         Raises:
             InvalidInput, TooLarge: an element is no picture of a digit.
             QueueFull, DeadlineExceeded, ServingError: see `MicroBatcher.submit`.
         """
         content = request.content
-        limits_s = (self._timeout_s, request.timeout_s, remaining_s)
-        deadline = self._clock() + min(limit_s for limit_s in limits_s if limit_s is not None)
+        if request.timeout_s is not None:
+            deadline = min(deadline, self._clock() + request.timeout_s)
         images = await self._read_pictures(content, deadline) if isinstance(content, list) else content
         result = await model.infer(images, deadline)
         texts = len(images) * sum(output.classes for output in request.outputs)

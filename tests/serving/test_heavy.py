@@ -1,10 +1,12 @@
 import asyncio
 import threading
+import time
 from functools import partial
 
 import pytest
 
 from serving import heavy
+from serving.errors import DeadlineExceeded
 from serving.heavy import INLINE_TEXT_BYTES, alone, take_apart
 
 
@@ -62,5 +64,20 @@ async def test_before_the_next_piece_of_work_it_rests_as_long_as_the_last_took(m
 
 
 async def test_much_text_is_taken_apart_in_a_thread():
-    assert await take_apart(INLINE_TEXT_BYTES, threading.get_ident) == threading.get_ident()
-    assert await take_apart(INLINE_TEXT_BYTES + 1, threading.get_ident) != threading.get_ident()
+    deadline = time.monotonic() + 100
+    assert await take_apart(INLINE_TEXT_BYTES, deadline, threading.get_ident) == threading.get_ident()
+    assert await take_apart(INLINE_TEXT_BYTES + 1, deadline, threading.get_ident) != threading.get_ident()
+
+
+async def test_work_whose_deadline_passes_before_its_turn_is_not_done():
+    desk, end, done = heavy.Desk(), threading.Event(), list[str]()
+    first = asyncio.ensure_future(desk.run(end.wait))
+    await asyncio.sleep(0)
+    with pytest.raises(DeadlineExceeded, match="before the body was read"):
+        await desk.run(lambda: done.append("late"), time.monotonic() + 0.01)
+    with pytest.raises(DeadlineExceeded):
+        await desk.run(lambda: done.append("later still"), time.monotonic() - 1)
+    end.set()
+    assert await first
+    await desk.run(lambda: done.append("in time"), time.monotonic() + 100)
+    assert done == ["in time"]

@@ -13,6 +13,9 @@ from serving.protocol.outputs import ALL, choose
 from serving.runtime import Outputs
 from tests.serving.fakes import FakeClock, FakeModel, numbered
 
+# The clock of these tests says 1000.
+DEADLINE = 1010.0
+
 
 @dataclass
 class Recorder:
@@ -48,18 +51,18 @@ class FakePreparer:
 
 
 def inference(*results: FakePicture | ServingError) -> Inference:
-    return Inference(FakePreparer(list(results)).prepare, timeout_s=10.0, clock=FakeClock())
+    return Inference(FakePreparer(list(results)).prepare, clock=FakeClock())
 
 
 async def test_the_answer_names_the_model_and_keeps_the_id():
-    response = await inference().run(Recorder(), InferenceRequest(numbered(1, 2), ALL, "mine"))
+    response = await inference().run(Recorder(), InferenceRequest(numbered(1, 2), ALL, "mine"), DEADLINE)
     assert (response.model_name, response.model_version, response.id) == ("fake", "3", "mine")
     assert response.outputs[0].values[:, 0].tolist() == [1, 2]
 
 
 async def test_labels_come_from_the_model():
     request = InferenceRequest(numbered(7), choose([("probabilities", {"classification": 1})]))
-    response = await inference().run(Recorder(), request)
+    response = await inference().run(Recorder(), request, DEADLINE)
     assert response.outputs[0].values == [b"1.000000:7:7"]
 
 
@@ -72,25 +75,23 @@ async def test_many_labels_are_written_beside_the_event_loop(monkeypatch: pytest
 
     monkeypatch.setattr(outputs, "_classify", noted)
     request = InferenceRequest(numbered(*[7] * 65), choose([("probabilities", {"classification": 10})]))
-    response = await inference().run(Recorder(), request)
+    response = await inference().run(Recorder(), request, DEADLINE)
     assert response.outputs[0].values[::10] == [b"1.000000:7:7"] * 65
     assert threads.isdisjoint({threading.get_ident()})
 
 
-@pytest.mark.parametrize(
-    ("asked_s", "remaining_s", "left_s"), [(None, None, 10), (2.0, None, 2), (99.0, 3.0, 3), (1.0, 3.0, 1)]
-)
-async def test_the_shortest_limit_of_time_is_the_deadline(asked_s: float, remaining_s: float, left_s: float):
+@pytest.mark.parametrize(("asked_s", "deadline"), [(None, DEADLINE), (99.0, DEADLINE), (2.0, 1002.0)])
+async def test_a_request_may_ask_for_an_earlier_deadline(asked_s: float, deadline: float):
     model = Recorder()
     request = InferenceRequest(numbered(1), ALL, timeout_s=asked_s)
-    await inference().run(model, request, remaining_s)
-    assert model.deadline == 1000.0 + left_s
+    await inference().run(model, request, DEADLINE)
+    assert model.deadline == deadline
 
 
 async def test_pictures_are_prepared_in_their_order():
     model = Recorder()
     pictures = [FakePicture(image) for image in numbered(3, 1, 2)]
-    response = await inference(*pictures).run(model, InferenceRequest([b"a", b"b", b"c"], ALL))
+    response = await inference(*pictures).run(model, InferenceRequest([b"a", b"b", b"c"], ALL), DEADLINE)
     assert response.outputs[0].values[:, 0].tolist() == [3, 1, 2]
 
 
@@ -108,10 +109,10 @@ async def test_case_e07_an_error_names_the_element(
 ):
     pictures = [FakePicture(numbered(1)[0]), broken, FakePicture(numbered(2)[0])]
     with pytest.raises(kind, match=said) as caught:
-        await inference(*pictures).run(Recorder(), InferenceRequest([b"a", b"b", b"c"], ALL))
+        await inference(*pictures).run(Recorder(), InferenceRequest([b"a", b"b", b"c"], ALL), DEADLINE)
     assert type(caught.value) is kind
 
 
 async def test_case_c10_no_pictures_are_an_empty_batch():
-    response = await inference().run(Recorder(), InferenceRequest([], ALL))
+    response = await inference().run(Recorder(), InferenceRequest([], ALL), DEADLINE)
     assert [output.shape for output in response.outputs] == [(0, 10), (0, 10)]
