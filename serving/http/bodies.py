@@ -25,7 +25,8 @@ class BodyReader:
         settings: largest body, longest time for one, and how much may be on the way at once.
 
     Attributes:
-        pending: bytes of the bodies that are being read or worked on; those that came in one piece do not count.
+        pending: bytes of the bodies that are being read or worked on; those that came in one piece do not count, but
+            what they unpacked to does.
     """
 
     def __init__(self, settings: Settings):
@@ -50,6 +51,19 @@ class BodyReader:
             raise _too_large(self.max_bytes)
         return body
 
+    def hold(self, size_bytes: int) -> None:
+        """Count so many bytes more until the request's task has ended.
+
+        Raises:
+            QueueFull: there is no room for them now.
+        """
+        _Share(self).grow(size_bytes)
+        self._check_room()
+
+    def _check_room(self) -> None:
+        if self.pending > self._max_pending:
+            raise QueueFull(f"bodies of {self._max_pending} bytes are on the way; try again later", 1.0)
+
     async def _read_rest(self, request: Request, message: Message) -> bytes:
         pieces = _Pieces()
         loop = asyncio.get_running_loop()
@@ -61,8 +75,10 @@ class BodyReader:
                 if pieces.size > self.max_bytes:
                     raise _too_large(self.max_bytes)
                 share.grow(pieces.size)
-                if self.pending > self._max_pending:
-                    raise CutOff(QueueFull(f"bodies of {self._max_pending} bytes are on the way; try again later", 1.0))
+                try:
+                    self._check_room()
+                except QueueFull as error:
+                    raise CutOff(error) from None
                 if not message.get("more_body"):
                     return await pieces.join()
                 message = await _receive(request, max(stop - loop.time(), 0.0))

@@ -8,7 +8,7 @@ import zlib
 from functools import partial
 
 from serving.errors import InvalidInput, TooLarge, UnsupportedMediaType
-from serving.heavy import PIECE_BYTES, alone, here_or_alone
+from serving.heavy import PIECE_BYTES, here_or_alone
 
 # zlib's window bits: gzip's header is asked for by 16 more. RFC 9110 calls the zlib format "deflate".
 WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
@@ -36,23 +36,27 @@ def refuse_packed(encoding: str) -> None:
         raise UnsupportedMediaType(f"Content-Encoding {encoding[:40]!r}: send the body as it is")
 
 
-async def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    """Return the body that `encoding` (Content-Encoding) stands for.
+def packed_by(encoding: str) -> str | None:
+    """Return how a body is packed by its Content-Encoding, as `unpack` takes it; None if it is as it is.
 
     Raises:
         UnsupportedMediaType: neither gzip nor deflate.
-        InvalidInput: broken, cut short, or followed by something else.
-        TooLarge: more than `max_bytes` when unpacked; the rest is not unpacked.
     """
     encoding = encoding.strip().lower()
     if encoding in AS_IT_IS:
-        return body
+        return None
     if encoding not in WINDOW_BITS:
         raise UnsupportedMediaType(f"Content-Encoding {encoding[:40]!r}: expected gzip, deflate or none")
-    return await alone(partial(_unpack, body, encoding, max_bytes))
+    return encoding
 
 
-def _unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
+def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
+    """Return the body that was packed.
+
+    Raises:
+        InvalidInput: broken, cut short, or followed by something else.
+        TooLarge: more than `max_bytes` when unpacked; the rest is not unpacked.
+    """
     unpacker = zlib.decompressobj(WINDOW_BITS[encoding])
     pieces: list[bytes] = []
     size = start = 0

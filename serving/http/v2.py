@@ -4,8 +4,10 @@ Must not know: tensors, how a model is run.
 """
 
 import time
+from functools import partial
 from typing import Any
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -13,9 +15,9 @@ from starlette.routing import Route
 from serving.access import Access
 from serving.catalogue import Catalogue
 from serving.errors import InvalidInput, NotReady, UnsupportedMediaType
-from serving.heavy import take_apart
+from serving.heavy import alone, take_apart
 from serving.http.bodies import BodyReader
-from serving.http.compression import MIN_PACKED_BYTES, choose_encoding, pack, unpack
+from serving.http.compression import MIN_PACKED_BYTES, choose_encoding, pack, packed_by, refuse_packed, unpack
 from serving.http.errors import json_response
 from serving.http.strict_json import read_json
 from serving.http.v2_messages import JSON, JSON_BYTES, OCTETS, read_request, text_bytes, write_response
@@ -23,6 +25,7 @@ from serving.limits import Limits
 from serving.predictor import Predictor
 from serving.protocol import descriptions
 from serving.protocol.inference import Inference
+from serving.protocol.messages import InferenceRequest
 from serving.protocol.statistics import Statistics
 from serving.settings import Settings
 
@@ -94,10 +97,9 @@ class V2Endpoints:
         """Run the model on the tensors of the body."""
         predictor, headers = self._find(request), request.headers
         check_media_type(headers.get("content-type", ""))
-        body = await self._read_body(request)
+        body = await self._bodies.read(request)
         deadline = time.monotonic() + self._settings.request_timeout_s
-        json_bytes = headers.get(JSON_BYTES)
-        read = await take_apart(text_bytes(body, json_bytes), deadline, read_request, body, json_bytes, self._limits)
+        read = await self._take_apart(body, headers, deadline)
         response = await self._inference.run(predictor, read, deadline)
         content, answer_headers = write_response(response)
         if len(content) >= MIN_PACKED_BYTES and (encoding := choose_encoding(headers.get("accept-encoding", ""))):
@@ -105,10 +107,17 @@ class V2Endpoints:
             answer_headers["content-encoding"] = encoding
         return Response(content, headers=answer_headers)
 
-    async def _read_body(self, request: Request) -> bytes:
-        body = await self._bodies.read(request)
-        encoding = request.headers.get("content-encoding")
-        return await unpack(body, encoding, self._bodies.max_bytes) if encoding else body
+    async def _take_apart(self, body: bytes, headers: Headers, deadline: float) -> InferenceRequest:
+        json_bytes, limits = headers.get(JSON_BYTES), self._limits
+        encoding = packed_by(headers.get("content-encoding", ""))
+        if encoding is None:
+            return await take_apart(text_bytes(body, json_bytes), deadline, read_request, body, json_bytes, limits)
+        # In one piece of work: an unpacked body is gone before the next one is unpacked.
+        unpack_body = partial(unpack, body, encoding, self._bodies.max_bytes)
+        read = await alone(lambda: read_request(unpack_body(), json_bytes, limits), deadline)
+        if isinstance(read.content, list):
+            self._bodies.hold(sum(map(len, read.content)))
+        return read
 
     async def live(self, _: Request) -> Response:
         """Answer as long as the event loop turns."""
@@ -178,8 +187,10 @@ class V2Endpoints:
     async def _read_options(self, request: Request) -> dict[str, Any]:
         """Return the JSON object in the body; clients also send nothing."""
         check_media_type(request.headers.get("content-type", ""))
-        body = await self._read_body(request)
-        options = read_json(body, self._limits).root if body else {}
+        refuse_packed(request.headers.get("content-encoding", ""))
+        body = await self._bodies.read(request)
+        deadline = time.monotonic() + self._settings.request_timeout_s
+        options = (await take_apart(len(body), deadline, read_json, body, self._limits)).root if body else {}
         if not isinstance(options, dict):
             raise InvalidInput("expected an object or no body")
         return options

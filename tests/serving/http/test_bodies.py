@@ -97,6 +97,25 @@ async def test_a_slow_body_is_given_up_however_steady_it_is():
         await read_body(request(drip), 10_000, 0.02)
 
 
+async def test_what_a_body_unpacks_to_takes_room_until_it_is_answered():
+    bodies, answer = reader(max_pending_bytes=150), asyncio.Event()
+
+    async def work(size: int) -> None:
+        bodies.hold(size)
+        await answer.wait()
+
+    working = asyncio.ensure_future(work(100))
+    await asyncio.sleep(0)
+    with pytest.raises(QueueFull, match="bodies of 150 bytes are on the way"):
+        await asyncio.ensure_future(work(51))
+    await asyncio.sleep(0)
+    assert bodies.pending == 100
+    answer.set()
+    await working
+    await asyncio.sleep(0)
+    assert bodies.pending == 0
+
+
 async def test_there_is_room_for_so_many_bodies_at_once_and_each_keeps_its_place_until_it_is_answered():
     bodies = reader(max_bytes=100, timeout_s=5.0, max_pending_bytes=150)
     answer = asyncio.Event()

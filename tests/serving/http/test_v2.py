@@ -1,6 +1,9 @@
+import asyncio
+import base64
 import gzip
 import json
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,9 @@ import httpx
 import numpy as np
 import pytest
 
+from serving.errors import InvalidInput
+from serving.http import v2
+from serving.http.strict_json import Document
 from tests.serving.tiny_model import expected_logits
 from tests.serving.v2_worker import TOKEN, client_of, picture, tiny_worker
 
@@ -164,6 +170,66 @@ async def test_a_compressed_body_is_unpacked_within_the_limit(client: httpx.Asyn
     assert bomb.status_code == 413
     other = await client.post(INFER, content=b"x", headers={"content-encoding": "br"})
     assert other.status_code == 415
+
+
+async def test_no_body_is_unpacked_while_another_is_held_unpacked(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+):
+    done: list[str] = []
+
+    def noted(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def do(*given: Any) -> Any:
+            done.append(name)
+            return work(*given)
+
+        return do
+
+    for name in ("unpack", "read_request"):
+        monkeypatch.setattr(v2, name, noted(name, getattr(v2, name)))
+    packed = gzip.compress(json.dumps(body()).encode())
+    posts = [client.post(INFER, content=packed, headers={"content-encoding": "gzip"}) for _ in range(20)]
+    assert {answer.status_code for answer in await asyncio.gather(*posts)} == {200}
+    assert done == ["unpack", "read_request"] * 20
+
+
+async def test_pictures_that_were_unpacked_take_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    answer = asyncio.Event()
+
+    async def wait(*_: Any) -> None:
+        await answer.wait()
+        raise InvalidInput("answered")
+
+    tensor = {"name": "images", "shape": [1], "datatype": "BYTES", "data": [base64.b64encode(bytes(70_000)).decode()]}
+    packed, headers = gzip.compress(json.dumps({"inputs": [tensor]}).encode()), {"content-encoding": "gzip"}
+    limits = {"max_body_bytes": 100_000, "max_pending_bytes": 100_000}
+    async with tiny_worker(tmp_path, **limits) as worker, client_of(worker) as client:
+        monkeypatch.setattr(worker.inference, "run", wait)
+        first = asyncio.ensure_future(client.post(INFER, content=packed, headers=headers))
+        while worker.bodies.pending < 70_000:
+            await asyncio.sleep(0.001)
+        second = await client.post(INFER, content=packed, headers=headers)
+        assert (second.status_code, second.headers["retry-after"]) == (429, "1")
+        answer.set()
+        assert (await first).json() == {"error": "answered"}
+
+
+async def test_options_are_taken_as_they_are_and_large_ones_are_parsed_beside_the_event_loop(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+):
+    threads, read = list[int](), v2.read_json
+
+    def noted(*given: Any) -> Document:
+        threads.append(threading.get_ident())
+        return read(*given)
+
+    monkeypatch.setattr(v2, "read_json", noted)
+    for size in (10, 20_000):
+        assert (await client.post("/v2/repository/index", json={"other": [1] * size})).status_code == 200
+    assert [thread == threading.get_ident() for thread in threads] == [True, False]
+    packed = await client.post(
+        "/v2/repository/index", content=gzip.compress(b"{}"), headers={"content-encoding": "gzip"}
+    )
+    assert packed.status_code == 415
 
 
 async def test_health_has_the_keys_that_clients_read(client: httpx.AsyncClient):
