@@ -46,8 +46,8 @@ class Item:
 
 def text_bytes(body: bytes, content_type: str) -> int:
     """Return how much of a body has to be parsed: all of a form or of JSON, nothing of a picture."""
-    is_picture = body[:1] not in (b"{", b"[", b"-") and not body[:1].isspace() and "multipart/" not in content_type
-    return 0 if is_picture else len(body)
+    is_form = "multipart/" in content_type.lower()
+    return len(body) if is_form or body[:1] in (b"{", b"[", b"-") or body[:1].isspace() else 0
 
 
 def read_items(body: bytes, content_type: str, limits: Limits) -> list[Item]:

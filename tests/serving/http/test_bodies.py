@@ -159,6 +159,7 @@ async def test_a_large_body_in_any_parts_is_put_together_as_it_was():
         (b" [1]", "", 4),
         (b"--x\r\n", "", 5),
         (b"preamble", "multipart/form-data; boundary=x", 8),
+        (b"preamble", "Multipart/Form-Data; boundary=x", 8),
         (b"", "", 0),
     ],
 )
