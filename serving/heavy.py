@@ -23,6 +23,9 @@ PIECE_BYTES = 262_144
 # What is parsed on the event loop: half a millisecond of work.
 INLINE_TEXT_BYTES = 32_768
 
+# What is copied or converted on the event loop, in a few milliseconds at most.
+INLINE_BYTES = 1_048_576
+
 # The longest rest between two pieces of work.
 MAX_REST_S = 0.1
 

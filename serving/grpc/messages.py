@@ -9,7 +9,7 @@ from typing import Any
 
 from serving.errors import InvalidInput
 from serving.grpc.stubs import inference_pb2 as pb
-from serving.heavy import pieces
+from serving.heavy import INLINE_BYTES, pieces
 from serving.protocol import outputs
 from serving.protocol.messages import Images, InferenceRequest, InferenceResponse, OutputTensor, TensorHeader
 from serving.protocol.parameters import read_timeout
@@ -20,11 +20,15 @@ CONTENTS = {"UINT8": "uint_contents", "FP32": "fp32_contents", "FP64": "fp64_con
 
 
 def text_bytes(message: pb.ModelInferRequest) -> int:
-    """Return how many values a request holds that are not raw; each takes as long as a byte of JSON."""
+    """Return how many values a request holds that are not raw; each takes as long as a byte of JSON.
+
+    A large raw tensor, which may have to be converted, counts, too.
+    """
     if len(message.inputs) != 1:
         return 0
-    contents = message.inputs[0].contents
-    return sum(len(getattr(contents, field)) for field in CONTENTS.values())
+    contents, size_bytes = message.inputs[0].contents, sum(map(len, message.raw_input_contents))
+    values = sum(len(getattr(contents, field)) for field in CONTENTS.values())
+    return values + (size_bytes if size_bytes > INLINE_BYTES else 0)
 
 
 def read_request(message: pb.ModelInferRequest, max_images: int) -> InferenceRequest:

@@ -10,12 +10,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
 from serving.errors import InvalidInput, QueueFull, TooLarge
-from serving.heavy import PIECE_BYTES, here_or_alone
+from serving.heavy import INLINE_BYTES, PIECE_BYTES, here_or_alone
 from serving.http.errors import BodyTimeout, CutOff
 from serving.settings import Settings
-
-# What is copied on the event loop, in a millisecond at most.
-INLINE_BYTES = 1_048_576
 
 
 class BodyReader:

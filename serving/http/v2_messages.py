@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from serving.errors import InvalidInput
-from serving.http.bodies import INLINE_BYTES
+from serving.heavy import INLINE_BYTES
 from serving.http.strict_json import read_json
 from serving.limits import Limits
 from serving.protocol import outputs

@@ -48,6 +48,8 @@ def test_values_count_as_text_and_many_of_them_are_read_in_pieces(monkeypatch: p
     assert messages.text_bytes(made) == IMAGES.size
     assert messages.text_bytes(request(tensor(), raw=(IMAGES.tobytes(),))) == 0
     assert messages.text_bytes(request()) == 0
+    large = bytes(heavy.INLINE_BYTES + 1)
+    assert messages.text_bytes(request(tensor(), raw=(large,))) == len(large)
     assert np.array_equal(read_request(made, MAX_IMAGES).content, IMAGES)
     assert len(given) == 2
 
