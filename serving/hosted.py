@@ -3,14 +3,18 @@
 Must not know: BentoML itself.
 """
 
+import time
 from functools import partial
+from typing import Any
 
+import numpy as np
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.errors import ConfigurationError
 from serving.http.app import assemble
-from serving.http.classify import ClassifyEndpoint
+from serving.http.classify import ClassifyEndpoint, describe
+from serving.http.pictures import read_pixels
 from serving.http.protection import put_before
 from serving.settings import Settings
 from serving.worker import Worker
@@ -42,6 +46,17 @@ class Hosted:
         if self.worker.host is None:
             raise ConfigurationError("this release of BentoML hides its server, so nothing limits what PORT takes")
         put_before(self.worker.host.config, partial(OwnRoutes, worker=self.worker))
+
+    async def classify(self, images: "np.ndarray[Any, Any]") -> dict[str, Any]:
+        """Return what POST /classify answers.
+
+        Raises:
+            ServingError: what is wrong with the images, or with the model.
+        """
+        settings, predictor = self.worker.settings, self.worker.catalogue.get()
+        pixels = read_pixels(images.tolist(), settings.max_images, only_numbers=False)
+        outputs = await predictor.infer(pixels, time.monotonic() + settings.request_timeout_s)
+        return describe(predictor, outputs)
 
 
 class OwnRoutes:

@@ -57,7 +57,7 @@ class ClassifyEndpoint:
         deadline = time.monotonic() + self._timeout_s
         images = await take_apart(len(body), deadline, read_images, body, self._limits)
         outputs = await predictor.infer(images, deadline)
-        return await here_or_alone(len(images), INLINE_ITEMS, lambda: json_response(_describe(predictor, outputs)))
+        return await here_or_alone(len(images), INLINE_ITEMS, lambda: json_response(describe(predictor, outputs)))
 
 
 def read_images(body: bytes, limits: Limits) -> npt.NDArray[np.uint8]:
@@ -72,7 +72,8 @@ def read_images(body: bytes, limits: Limits) -> npt.NDArray[np.uint8]:
     return read_pixels(root["images"], limits.images, only_numbers=only_numbers)
 
 
-def _describe(predictor: Predictor, outputs: Outputs) -> dict[str, Any]:
+def describe(predictor: Predictor, outputs: Outputs) -> dict[str, Any]:
+    """Return the answer."""
     confidences = outputs.probabilities.max(axis=1)
     return {
         "model": {"name": predictor.name, "version": predictor.version},

@@ -10,13 +10,14 @@ from pathlib import Path
 from types import ModuleType
 
 import httpx
+import numpy as np
 import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from serving.errors import ConfigurationError
+from serving.errors import ConfigurationError, InvalidInput
 from serving.hosted import OwnRoutes
-from tests.serving.tiny_model import write_tiny_model
+from tests.serving.tiny_model import expected_logits, write_tiny_model
 from tests.serving.v2_worker import tiny_worker
 
 
@@ -36,6 +37,19 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
         yield importlib.import_module("serving.service")
     root.handlers[:] = loggers
     root.setLevel(level)
+
+
+async def test_bentomls_method_reads_many_images_or_one(service: ModuleType):
+    await service.hosted().worker.catalogue.start()
+    images = np.random.default_rng(3).integers(0, 256, (5, 28, 28), np.uint8)
+    answer = await service.hosted().classify(images)
+    assert answer["digits"] == expected_logits(images).argmax(axis=1).tolist()
+    assert answer["model"] == {"name": "tiny", "version": "1"}
+    assert answer["accepted"] == [True] * 5
+    assert (await service.hosted().classify(images[0].astype(np.int64)))["digits"] == answer["digits"][:1]
+    for wrong in (np.zeros((1, 28, 27), np.uint8), np.full((1, 28, 28), 0.5), np.full((1, 28, 28), 256)):
+        with pytest.raises(InvalidInput, match="pixels"):
+            await service.hosted().classify(wrong)
 
 
 async def test_bentoml_is_asked_for_its_description_alone_and_is_not_named(tmp_path: Path):
