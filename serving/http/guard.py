@@ -29,6 +29,10 @@ LINGER_S, MAX_LINGERING = 1.0, 100
 # caller knows of no end yet, and may be slow to send what is on its way.
 LAST_WORD_S = 0.8
 
+# A connection that has sent no head for so long is the first to give way: that of an honest caller is on its way and
+# needs less. Sooner, callers who come together would close each other, while idle connections stay open.
+SILENCE_S = 1.0
+
 # A body that takes longer gives way to a new connection where all are busy: it may be one of the probes.
 SLOW_BODY_S = 5.0
 
@@ -83,7 +87,8 @@ class Guard:
         return True
 
     def _make_room(self, now: float) -> bool:
-        if idle := self.waiting or self._resting:
+        silent = now - next(iter(self.waiting.values()), now) >= SILENCE_S
+        if idle := (silent and self.waiting) or self._resting or self.waiting:
             next(iter(idle)).drop()
             return True
         slowest, since = next(iter(self.receiving.items()), (None, now))

@@ -212,7 +212,10 @@ async def test_nothing_is_said_in_the_middle_of_an_answer(app: App, free_port: i
         assert b"429" not in rest
 
 
-async def test_a_new_connection_takes_the_place_of_one_that_sends_nothing_or_is_idle(app: App, free_port: int):
+async def test_a_new_connection_takes_the_place_of_one_that_sends_nothing_or_is_idle(
+    app: App, free_port: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(guard, "SILENCE_S", 0.0)
     async with listening(app, free_port, max_connections=3) as connect:
         silent, idle, late = [await connect() for _ in range(3)]
         assert [await idle.ask(), await late.ask()] == [200, 200]
@@ -224,6 +227,25 @@ async def test_a_new_connection_takes_the_place_of_one_that_sends_nothing_or_is_
         assert await idle.answer() == (0, {}, None)
         assert [await each.ask() for each in (late, *fresh)] == [200] * 3
     assert app.value("rejected_total", reason="connections") == 0
+
+
+async def test_callers_who_come_together_take_the_places_of_idle_connections_and_not_each_others(
+    app: App, free_port: int
+):
+    async with listening(app, free_port, max_connections=3) as connect:
+        idle = [await connect() for _ in range(3)]
+        assert [await each.ask() for each in idle] == [200] * 3
+        together = [await connect() for _ in range(3)]
+        assert [await each.ask() for each in together] == [200] * 3
+        assert [await each.answer() for each in idle] == [(0, {}, None)] * 3
+    assert app.value("rejected_total", reason="connections") == 0
+
+
+async def test_where_all_have_only_just_come_the_oldest_gives_way(app: App, free_port: int):
+    async with listening(app, free_port, max_connections=2) as connect:
+        first, second, third = [await connect() for _ in range(3)]
+        assert await first.answer() == (0, {}, None)
+        assert [await second.ask(), await third.ask()] == [200, 200]
 
 
 async def test_where_all_send_slow_bodies_the_slowest_gives_way(
