@@ -15,6 +15,7 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml.exceptions import BentoMLConfigException
 
 from serving import logs, metric_folder
+from serving.descriptors import raise_limit
 from serving.errors import ConfigurationError
 from serving.settings import Settings, read_settings
 from serving.start import check_start
@@ -81,6 +82,7 @@ class MnistReader:
         metric_folder.hold(METRICS_FOLDER)
         with _told_to_bentoml():
             check_start(settings)
+        raise_limit(settings)
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def start(self) -> None:

@@ -2,7 +2,9 @@
 
 import contextlib
 import select
+import shlex
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -112,6 +114,19 @@ def test_connections_that_send_nothing_do_not_keep_others_out(server: Server, po
             assert httpx.get(f"http://127.0.0.1:{getattr(server, port)}/livez").status_code == 200
         # What the server has closed can be read to its end.
         wait_until(lambda: len(select.select(silent, [], [], 0)[0]) >= 100)
+
+
+def test_a_full_port_keeps_nobody_from_the_others_where_the_usual_number_of_descriptors_is_too_low(start: Start):
+    serve = f"ulimit -Sn 256 && exec {shlex.quote(sys.executable)} -m serving serve"
+    server = start("sh", "-c", serve, MNIST_MAX_CONNECTIONS="300").wait_ready()
+    with contextlib.ExitStack() as stack:
+        for _ in range(300):
+            connection = stack.enter_context(connect(server, "v2_port"))
+            connection.sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert connection.recv(13) == b"HTTP/1.1 200 "
+        assert httpx.get(f"{server.url}/livez").status_code == 200
+        assert httpx.get(f"{server.v2_url}/livez").status_code == 200
+    assert "Traceback" not in server.log
 
 
 @pytest.mark.parametrize("port", PORTS)
