@@ -239,8 +239,8 @@ class Worker:
     async def _reload(self, reload: Callable[[], Awaitable[None]]) -> None:
         try:
             await reload()
-        except Exception:
-            logger.exception("the models could not be reloaded; what was served goes on")
+        except Exception as error:
+            logger.error("the models could not be reloaded: %s", error, exc_info=not isinstance(error, OSError))
 
     def _take_signals(self) -> None:
         """Drain before the signal reaches the server that this process belongs to; reload on SIGHUP."""

@@ -156,17 +156,19 @@ async def test_it_stops_when_its_supervisor_is_gone(
     assert "the supervising process is gone" in caplog.text
 
 
+@pytest.mark.parametrize(("error", "unknown"), [(OSError("disk gone"), False), (ZeroDivisionError("of it"), True)])
 async def test_a_reload_that_fails_is_logged_and_what_was_served_goes_on(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception, unknown: bool
 ):
     await wait_until(lambda: worker.catalogue.ready)
 
-    def fail(_: object) -> None:
-        raise OSError("disk gone")
+    def fail() -> list[str]:
+        raise error
 
-    monkeypatch.setattr(worker.catalogue.repository, "names", lambda: fail(None))
+    monkeypatch.setattr(worker.catalogue.repository, "names", fail)
     os.kill(os.getpid(), signal.SIGHUP)
-    await wait_until(lambda: "could not be reloaded" in caplog.text)
+    await wait_until(lambda: f"could not be reloaded: {error}" in caplog.text)
+    assert ("Traceback" in caplog.text) == unknown
     assert worker.catalogue.ready
 
 
