@@ -4,8 +4,12 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from serving.ending import hold_signals
+
+if TYPE_CHECKING:
+    from serving.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,6 +27,7 @@ def run(_: argparse.Namespace) -> int:
     from serving.start import check_port, check_temporary_folder
 
     settings = read_settings(os.environ)
+    os.environ.update(absolute_paths(settings))
     check_temporary_folder()
     check_port("PORT", settings.host, settings.port)
     if sys.stdin and sys.stdin.isatty():
@@ -33,3 +38,15 @@ def run(_: argparse.Namespace) -> int:
     os.environ.pop("BENTOML_CONTAINERIZED", None)
     command = [sys.executable, "-m", "bentoml", "serve", "serving.service:MnistReader", "--working-dir", str(ROOT)]
     os.execv(sys.executable, command)
+
+
+def absolute_paths(settings: "Settings") -> dict[str, str]:
+    """Return the variables of the files and folders that were given, absolute.
+
+    The workers run in another folder than the caller, who means his own.
+    """
+    from serving.settings import Settings, unit_of, variable
+
+    given = {field: unit_of(Settings.model_fields[field]) for field in settings.model_fields_set}
+    paths = [field for field, unit in given.items() if unit in ("file", "folder")]
+    return {variable(field): str(Path(getattr(settings, field)).absolute()) for field in paths}

@@ -84,6 +84,14 @@ def test_liveness_answers_before_readiness_and_a_missing_default_model_is_never_
     assert httpx.post(f"{server.url}/predict?model=other", json={"pixels": [0] * 784}).status_code == 200
 
 
+def test_from_another_folder_the_models_of_that_folder_are_served(start: Start, tmp_path: Path):
+    write_tiny_model(tmp_path / "mine", "own", 3)
+    where = {"cwd": tmp_path, "PYTHONPATH": str(ROOT)}
+    server = start(MNIST_MODELS="mine", MNIST_DEFAULT_MODEL="own", **where).wait_ready()
+    answer = httpx.post(f"{server.url}/predict", json={"pixels": [0] * 784}).json()
+    assert answer["model"] == {"name": "own", "version": "3"}
+
+
 def test_sigterm_during_the_start_ends_it(start: Start):
     server = start()
     wait_until(lambda: server.worker_pids(), 60)

@@ -4,6 +4,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,22 @@ def test_without_standard_input_nobody_is_there_who_could_press_a_key(
     monkeypatch.setattr(sys, "stdin", None)
     serve.run(argparse.Namespace())
     assert "MNIST_DRAIN_S" not in os.environ
+
+
+def test_relative_paths_mean_the_folder_of_the_caller(
+    executed: list[list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.chdir(tmp_path)
+    given = {"MNIST_MODELS": "mine", "MNIST_TOKEN_FILE": "../t", "MNIST_TLS_CERT": "c.pem", "MNIST_TLS_KEY": "/k.pem"}
+    os.environ.update(given, MNIST_ADMIN_TOKEN_FILE="", MNIST_DEFAULT_MODEL="tiny")
+    serve.run(argparse.Namespace())
+    assert {name: os.environ[name] for name in given} == {
+        "MNIST_MODELS": str(tmp_path / "mine"),
+        "MNIST_TOKEN_FILE": str(tmp_path / "../t"),
+        "MNIST_TLS_CERT": str(tmp_path / "c.pem"),
+        "MNIST_TLS_KEY": "/k.pem",
+    }
+    assert (os.environ["MNIST_ADMIN_TOKEN_FILE"], os.environ["MNIST_DEFAULT_MODEL"]) == ("", "tiny")
 
 
 def test_a_wrong_setting_is_one_line_and_no_start(executed: list[list[str]], capsys: pytest.CaptureFixture[str]):
