@@ -144,7 +144,12 @@ class Catalogue:
         await self.reload()
         self._started = True
         if (None, None) not in self._table:
-            logger.error("the default model %s is not served, so this process is not ready", self.default_model)
+            logger.error(
+                "the default model %s is not served, so this process is not ready; models in %s: %s",
+                self.default_model,
+                self.repository.root.absolute(),
+                ", ".join(self.repository.names()) or "none",
+            )
         self._tell()
 
     async def reload(self) -> None:

@@ -6,6 +6,7 @@ Must not know: how a worker is built.
 import os
 import socket
 import tempfile
+from pathlib import Path
 
 from serving.access import Access
 from serving.errors import ConfigurationError, ModelNotFound, ModelRejected
@@ -32,6 +33,17 @@ def check_start(settings: Settings) -> None:
             check_port(name, settings.host, port)
     if settings.device == "cuda":
         _check_device(settings)
+
+
+def check_models(folder: Path) -> None:
+    """Refuse to start where the models would be looked for in vain; which of them are served is the workers' affair.
+
+    Raises:
+        ConfigurationError: names the setting and the folder.
+    """
+    if not folder.is_dir():
+        found = "this is none" if folder.exists() else "there is nothing"
+        raise ConfigurationError(f"MNIST_MODELS={folder}: expected a folder of models; {found}")
 
 
 def check_temporary_folder() -> None:

@@ -24,10 +24,12 @@ def run(_: argparse.Namespace) -> int:
     """Become `bentoml serve`, or say what is wrong with the settings."""
     hold_signals()
     from serving.settings import read_settings
-    from serving.start import check_port, check_temporary_folder
+    from serving.start import check_models, check_port, check_temporary_folder
 
     settings = read_settings(os.environ)
-    os.environ.update(absolute_paths(settings))
+    paths = absolute_paths(settings)
+    os.environ.update(paths)
+    check_models(ROOT / paths.get("MNIST_MODELS", settings.models))
     check_temporary_folder()
     check_port("PORT", settings.host, settings.port)
     if sys.stdin and sys.stdin.isatty():

@@ -116,16 +116,24 @@ async def test_a_version_that_fails_is_not_served_and_the_log_says_why(world: Wo
 
 
 @pytest.mark.parametrize("missing", [True, False])
-async def test_without_the_default_model_the_process_is_not_ready(world: World, missing: bool):
+async def test_without_the_default_model_the_process_is_not_ready(
+    world: World, missing: bool, caplog: pytest.LogCaptureFixture
+):
     catalogue = World(world.root, "absent" if missing else "tiny").catalogue
     if not missing:
         spoil(world.root / "tiny" / "1")
         spoil(world.root / "tiny" / "2")
     await catalogue.start()
     assert not catalogue.ready
+    assert f"not ready; models in {world.root}: other, tiny" in caplog.text
     assert catalogue.get("other").version == "1"
     with pytest.raises(ModelNotFound if missing else NotReady):
         catalogue.get()
+
+
+async def test_where_there_are_no_models_that_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    await World(tmp_path).catalogue.start()
+    assert f"models in {tmp_path}: none" in caplog.text
 
 
 async def test_a_device_that_is_not_there_stops_the_start(world: World):

@@ -53,6 +53,7 @@ def test_relative_paths_mean_the_folder_of_the_caller(
     executed: list[list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
     given = {"MNIST_MODELS": "mine", "MNIST_TOKEN_FILE": "../t", "MNIST_TLS_CERT": "c.pem", "MNIST_TLS_KEY": "/k.pem"}
     os.environ.update(given, MNIST_ADMIN_TOKEN_FILE="", MNIST_DEFAULT_MODEL="tiny")
     serve.run(argparse.Namespace())
@@ -70,6 +71,27 @@ def test_a_wrong_setting_is_one_line_and_no_start(executed: list[list[str]], cap
     assert main(["serve"]) == 1
     assert capsys.readouterr().err.startswith("error: MNIST_WORKERS='none': ")
     assert executed == []
+
+
+@pytest.mark.parametrize(("kind", "found"), [("file", "this is none"), ("nothing", "there is nothing")])
+def test_a_place_without_models_is_one_line_and_no_start(
+    executed: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, found: str
+):
+    place = tmp_path / "place"
+    if kind == "file":
+        place.write_text("")
+    os.environ["MNIST_MODELS"] = str(place)
+    assert main(["serve"]) == 1
+    assert capsys.readouterr().err == f"error: MNIST_MODELS={place}: expected a folder of models; {found}\n"
+    assert executed == []
+
+
+def test_from_another_folder_the_models_beside_the_service_are_the_default(
+    executed: list[list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.chdir(tmp_path)
+    serve.run(argparse.Namespace())
+    assert len(executed) == 1
 
 
 def test_a_taken_port_is_one_line_and_no_start(executed: list[list[str]], capsys: pytest.CaptureFixture[str]):
