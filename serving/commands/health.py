@@ -12,12 +12,13 @@ import urllib.request
 from typing import Any
 
 from serving.errors import NotReady
+from serving.options import seconds
 
 
 def register(subparsers: Any) -> None:
     """Add the command."""
     parser = subparsers.add_parser("health", help="exit 0 if the service on this machine is ready, else 1")
-    parser.add_argument("--timeout-s", type=float, default=2.0, help="longest wait for the answer (default: 2)")
+    parser.add_argument("--timeout-s", type=seconds, default=2.0, help="longest wait for the answer (default: 2)")
     parser.set_defaults(run=run)
 
 

@@ -48,6 +48,18 @@ def test_no_service_is_not_healthy(free_port, monkeypatch, capsys):
     assert "does not answer" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("given", ["-1", "0", "nan", "inf", "1e300", "soon"])
+def test_a_time_that_nobody_can_wait_is_refused(capsys: pytest.CaptureFixture[str], given: str):
+    with pytest.raises(SystemExit) as end:
+        main(["health", "--timeout-s", given])
+    assert end.value.code == 2
+    assert f"--timeout-s: expected seconds, above 0 and up to 86400, got '{given}'" in capsys.readouterr().err
+
+
+def test_a_short_time_is_taken(service):
+    assert main(["health", "--timeout-s", "1.5"]) == 0
+
+
 @pytest.mark.parametrize(
     ("host", "address"), [("0.0.0.0", "127.0.0.1"), ("::", "127.0.0.1"), ("::1", "[::1]"), ("10.1.2.3", "10.1.2.3")]
 )
