@@ -1,3 +1,4 @@
+import asyncio
 import base64
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +44,20 @@ async def test_the_kernels_are_described_and_kept_by_the_browser(app: App):
     np.testing.assert_array_equal(values(content["kernels"]["conv.weight"]), weights()["conv.weight"])
     again = await app.client.get("/explain", headers={"if-none-match": answer.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
+
+
+async def test_the_kernels_are_written_once_however_many_ask(app: App, monkeypatch: pytest.MonkeyPatch):
+    written, tensor = [], explain._tensor
+
+    def note(kernel: np.ndarray) -> dict[str, object]:
+        written.append(kernel.shape)
+        return tensor(kernel)
+
+    monkeypatch.setattr(explain, "_tensor", note)
+    answers = await asyncio.gather(*(app.client.get("/explain") for _ in range(3)))
+    answers.append(await app.client.get("/explain"))
+    assert len({answer.content for answer in answers}) == 1
+    assert len(written) == len(answers[0].json()["kernels"])
 
 
 @pytest.mark.parametrize("body", ["png", "pixels"])
