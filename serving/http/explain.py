@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from serving.catalogue import Catalogue
-from serving.errors import InvalidInput, QueueFull, ServingError, Unsupported
+from serving.errors import DeadlineExceeded, InvalidInput, QueueFull, ServingError, Unsupported
 from serving.explain import COVER_SIDE, LayeredModel, cover, occlusion_map
 from serving.heavy import take_apart
 from serving.http.bodies import BodyReader
@@ -103,7 +103,7 @@ class ExplainEndpoint:
             "pixels": image.tolist(),
         }
         if "layers" in parts:
-            content["layers"] = await self._run_layers(predictor, image)
+            content["layers"] = await self._run_layers(predictor, image, deadline)
         if "occlusion" in parts:
             content["occlusion"] = await _occlude(predictor, image, self._slice_images, deadline)
         return json_response(content)
@@ -140,14 +140,16 @@ class ExplainEndpoint:
                 self._insides[predictor] = await asyncio.to_thread(_look_inside, predictor.model)
             return self._insides[predictor]
 
-    async def _run_layers(self, predictor: Predictor, image: Image) -> dict[str, object]:
+    async def _run_layers(self, predictor: Predictor, image: Image, deadline: float) -> dict[str, object]:
         if self._waiting >= MAX_WAITING:
             raise QueueFull(f"{self._waiting} explanations wait; there is room for {MAX_WAITING}", 1.0)
         self._waiting += 1
         try:
-            async with self._turn:
+            async with asyncio.timeout(deadline - time.monotonic()), self._turn:
                 inside = await self._inside_of(predictor)
                 values = await asyncio.to_thread(inside.layered.run, image)
+        except TimeoutError:
+            raise DeadlineExceeded("the deadline passed before the layers were run") from None
         finally:
             self._waiting -= 1
         return {name: _tensor(value) for name, value in values.items()}

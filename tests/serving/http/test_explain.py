@@ -1,5 +1,6 @@
 import asyncio
 import base64
+import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from serving.explain import LayeredModel
 from serving.http import explain
 from serving.preprocess import prepare
 from serving.runtime import Outputs
@@ -143,6 +145,24 @@ async def test_more_explanations_than_there_is_room_for_are_refused(app: App, mo
     answer = await app.client.post("/explain", content=png(seven()))
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
     assert (await app.client.post("/explain?include=occlusion", content=png(seven()))).status_code == 200
+
+
+async def test_who_waits_for_the_layers_beyond_the_time_of_a_request_is_504(
+    models: Path, executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+):
+    app = App(models, executor, request_timeout_s=0.5)
+    await app.catalogue.start()
+    go_on = threading.Event()
+    sent = {"json": {"pixels": seven().tolist()}}
+    assert (await app.client.post("/explain", **sent)).status_code == 200
+    with monkeypatch.context() as patch:
+        patch.setattr(LayeredModel, "run", lambda *_: go_on.wait(20))
+        late = await asyncio.gather(*(app.client.post("/explain", **sent) for _ in range(2)))
+        go_on.set()
+    assert [answer.status_code for answer in late] == [504, 504]
+    assert late[0].json() == {"error": "the deadline passed before the layers were run"}
+    assert app.value("rejected_total", reason="deadline") == 2
+    assert (await app.client.post("/explain", **sent)).status_code == 200
 
 
 @pytest.mark.parametrize("queue_size", [2, 128, 129])
