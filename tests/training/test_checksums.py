@@ -29,6 +29,35 @@ def test_sha256sum_reads_the_list_and_notices_a_changed_file(tmp_path: Path):
     assert "net/1/model.onnx: FAILED" in verify(tmp_path).stdout
 
 
+def test_a_new_list_vouches_for_no_file_that_was_damaged_since_it_was_listed(tmp_path: Path):
+    for name in ("damaged", "gone", "replaced"):
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    write_checksums(tmp_path, 0o644)
+    (tmp_path / "damaged").write_text("damagee", encoding="utf-8")
+    (tmp_path / "gone").unlink()
+    (tmp_path / "unlisted").touch()
+    (tmp_path / ".coming").touch()
+    draft = draft_checksums(tmp_path, 0o644, {tmp_path / "replaced": tmp_path / ".coming"})
+    (tmp_path / ".coming").replace(tmp_path / "replaced")
+    draft.replace(tmp_path / FILE_NAME)
+    assert verify(tmp_path).stdout == "damaged: FAILED\n"
+    assert [line.split()[1] for line in (tmp_path / FILE_NAME).read_text(encoding="utf-8").splitlines()] == [
+        "damaged",
+        "replaced",
+        "unlisted",
+    ]
+
+
+def test_a_damaged_line_of_the_list_stays_for_sha256sum_to_see(tmp_path: Path):
+    for name in ("a", "b"):
+        (tmp_path / name).touch()
+    write_checksums(tmp_path, 0o644)
+    content = (tmp_path / FILE_NAME).read_bytes()
+    (tmp_path / FILE_NAME).write_bytes(b"\xff" + content[1:])
+    write_checksums(tmp_path, 0o644)
+    assert "1 line is improperly formatted" in verify(tmp_path).stderr
+
+
 def test_what_is_hidden_is_not_listed_and_neither_is_the_list(tmp_path: Path):
     (tmp_path / "net" / ".staging-1").mkdir(parents=True)
     (tmp_path / "net" / ".staging-1" / "model.onnx").touch()
@@ -68,8 +97,8 @@ def test_a_list_that_finds_no_room_leaves_the_old_one(tmp_path: Path, monkeypatc
 
 
 def test_a_list_is_complete_when_it_names_every_file(tmp_path: Path):
-    assert not is_complete(tmp_path)
     (tmp_path / "a file").touch()
+    assert not is_complete(tmp_path)
     write_checksums(tmp_path, 0o644)
     (tmp_path / ".hidden").touch()
     assert is_complete(tmp_path)

@@ -165,7 +165,21 @@ def test_a_version_that_is_found_is_listed_and_a_whole_list_is_left_alone(checkp
     assert (models / FILE_NAME).read_text(encoding="utf-8") == listed
     shutil.copytree(models / NAME / "1", models / NAME / "2")
     find_published(checkpoint, models, 1.0)
-    assert (models / FILE_NAME).read_text(encoding="utf-8") == checksums(models)
+    assert_only_the_damaged_report_differs(models)
+
+
+def test_a_publication_does_not_vouch_for_what_was_damaged_before_it(checkpoint: Checkpoint, data: Mnist, models: Path):
+    (models / NAME / "1" / "report.html").write_text("damaged", encoding="utf-8")
+    (models / NAME / "config.pbtxt").write_text("replaced by the publication", encoding="utf-8")
+    assert publish(checkpoint, data, models, lambda _: None).name == "2"
+    assert_only_the_damaged_report_differs(models)
+
+
+def assert_only_the_damaged_report_differs(models: Path) -> None:
+    """Hold the list against the files, those of versions 1 and 2."""
+    listed, now = (models / FILE_NAME).read_text(encoding="utf-8").splitlines(), checksums(models).splitlines()
+    assert [path for _, _, path in (line.partition("  ") for line in listed)] == [line[66:] for line in now]
+    assert [line[66:] for line in now if line not in listed] == [f"{NAME}/1/report.html"]
 
 
 def test_two_at_once_publish_equal_weights_once_where_that_is_asked_for(
