@@ -9,6 +9,8 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
+from serving.cli import build_parser
+from serving.manifest import read_manifest
 from serving.metrics import Metrics
 
 ROOT = Path(__file__).parent.parent
@@ -64,6 +66,21 @@ def test_cuda_and_cudnn_are_those_of_the_lock():
         name: re.search(rf"^nvidia-{name}==(\d+\.\d+)\.", lock, re.M)[1] for name in ("cuda-runtime", "cudnn-cu13")
     }
     assert f"CUDA {pinned['cuda-runtime']} and cuDNN {pinned['cudnn-cu13']}," in README
+
+
+def test_the_runs_of_its_first_table_are_those_of_the_committed_models():
+    rows = re.findall(r"\| ([\d.]+ %) \| `\.venv/bin/python -m training (run [^`]+)` \|", README)
+    assert len(rows) == 4
+    versions = {
+        (name, recipe): version for name, version, recipe in re.findall(r"^\| (\S+) (\d+) \| (\w+) ", README, re.M)
+    }
+    parser = build_parser("training", "")
+    for accuracy, command in rows:
+        asked = parser.parse_args(command.split())
+        manifest = read_manifest(ROOT / "models" / asked.architecture / versions[asked.architecture, asked.recipe])
+        assert (asked.recipe, asked.seed) == (manifest.training.recipe, manifest.training.seed), command
+        (test,) = (record for record in manifest.accuracy if record.split == "test")
+        assert accuracy == f"{test.accuracy:.2%}".replace("%", " %")
 
 
 def test_no_placeholder_is_left():
