@@ -109,7 +109,7 @@ def test_publish_refuses_an_unfinished_run_in_one_line(
 
 
 @pytest.mark.slow
-def test_run_does_the_whole_road_and_a_second_run_goes_on_from_it(
+def test_run_does_the_whole_road_and_a_second_run_goes_on_from_it_and_publishes_nothing_new(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     lower_the_floor(monkeypatch)
@@ -123,10 +123,12 @@ def test_run_does_the_whole_road_and_a_second_run_goes_on_from_it(
     assert [path.name for path in (tmp_path / "runs").rglob("*.pt")] == ["checkpoint.pt"]
 
     assert main(arguments) == 0
-    assert "loss: " not in capsys.readouterr().out
-    versions = [load(tmp_path / "models" / "mnist-cnn" / str(version), "cpu") for version in (1, 2)]
-    assert versions[0].manifest.file == versions[1].manifest.file
-    assert versions[0].manifest.accuracy[0].accuracy >= 0.96  # the tutorial's, after one epoch
+    second = capsys.readouterr().out
+    assert "loss: " not in second
+    assert second.splitlines()[-1] == f"published already: {tmp_path / 'models' / 'mnist-cnn' / '1'}"
+    assert Repository(tmp_path / "models").versions("mnist-cnn") == [1]
+    version = load(tmp_path / "models" / "mnist-cnn" / "1", "cpu")
+    assert version.manifest.accuracy[0].accuracy >= 0.96  # the tutorial's, after one epoch
 
 
 def lower_the_floor(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,13 +12,14 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = subparsers.add_parser("run", help="fetch the data, train, export, check and publish")
     train.add_arguments(parser)
     parser.add_argument("--models", type=Path, default=Path("models"), help="the model repository (default: models)")
-    parser.set_defaults(run=run, once=False)
+    parser.set_defaults(run=run, once=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Do every step; a checkpoint that is there already is gone on from. Return the code of the first that failed.
 
-    Of several processes that train together the first publishes.
+    Of several processes that train together the first publishes. Weights that a version has already are not published
+    again: they would be served in place of what was published since.
     """
     from training.checkpoint import path_of
     from training.recipe import find
