@@ -12,6 +12,8 @@ from prometheus_client import CollectorRegistry
 from serving.cli import build_parser
 from serving.manifest import read_manifest
 from serving.metrics import Metrics
+from serving.repository import Repository
+from training.checksums import FILE_NAME, is_complete, write_checksums
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -95,6 +97,18 @@ def test_the_answer_on_the_first_screen_has_the_form_that_is_served():
     answer = orjson.loads(re.search(r"^    (\{\"model\".+)$", README, re.MULTILINE)[1])
     assert answer["predictions"][0]["digit"] == 7
     assert set(answer["predictions"][0]) == {"digit", "confidence", "probabilities", "accepted", "reasons", "source"}
+
+
+def test_a_version_is_taken_back_from_the_list_too(tmp_path: Path):
+    for folder in ("1", "3", "30"):
+        (tmp_path / "models" / "mnist-cnn" / folder).mkdir(parents=True)
+        (tmp_path / "models" / "mnist-cnn" / folder / "model.onnx").touch()
+    write_checksums(tmp_path / "models", 0o644)
+    (command,) = commands("rm -r models/")
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True, timeout=120)
+    subprocess.run(["sha256sum", "--strict", "-c", FILE_NAME], cwd=tmp_path / "models", check=True, timeout=120)
+    assert is_complete(tmp_path / "models")
+    assert Repository(tmp_path / "models").versions("mnist-cnn") == [1, 30]
 
 
 @pytest.mark.parametrize("call", commands(".venv/bin/python -m training shapes"))
