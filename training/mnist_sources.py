@@ -111,12 +111,17 @@ def _append(response: HTTPResponse, part: Path, had_bytes: int) -> bool:
     bar = tqdm(total=total, initial=had_bytes, desc=part.name.strip("."), unit="B", unit_scale=True, disable=None)
     with bar, part.open("ab") as file:
         file.truncate(had_bytes)
-        try:
-            while chunk := response.read(_CHUNK_BYTES):
-                bar.update(file.write(chunk))
-        except (OSError, HTTPException):
-            return False
-        return total is None or file.tell() == total
+        while chunk := _received(response):
+            bar.update(file.write(chunk))
+        return chunk is not None and (total is None or file.tell() == total)
+
+
+def _received(response: HTTPResponse) -> bytes | None:
+    """Return the next bytes, none at the end; None where the connection breaks, which is no failure to write them."""
+    try:
+        return response.read(_CHUNK_BYTES)
+    except (OSError, HTTPException):
+        return None
 
 
 def _unpacked(part: Path) -> bytes | None:

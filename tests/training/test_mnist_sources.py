@@ -2,6 +2,7 @@ import gzip
 import io
 import os
 import pickle
+import resource
 import subprocess
 import threading
 import zipfile
@@ -123,6 +124,17 @@ def test_a_server_that_breaks_off_always_is_given_up(mirror: FakeMirror, tmp_pat
     with pytest.raises(SourceFailed, match=rf"{NAME}\.gz: broken off or damaged 5 times"):
         Mirror(mirror.url).deliver(NAME, tmp_path)
     assert len(mirror.ranges) == 5
+
+
+def test_a_full_disk_is_not_taken_for_a_server_that_breaks_off(mirror: FakeMirror, tmp_path: Path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(SourceFailed, match=rf"{NAME}\.gz: .*File too large"):
+            Mirror(mirror.url).deliver(NAME, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert mirror.ranges == [None]
 
 
 def test_a_file_that_is_not_there_is_one_line(mirror: FakeMirror, tmp_path: Path):
