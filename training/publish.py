@@ -243,12 +243,13 @@ def _put_in_place(staged: Path, new_config: Path, family: Path) -> Path:
 def triton_config(name: str) -> str:
     """Return the `config.pbtxt` with which NVIDIA Triton serves every version of a model.
 
-    Source: Triton Inference Server, "Model Configuration".
+    Source: Triton Inference Server, "Model Configuration", of it "Version Policy".
     """
     lines = [
         f'name: "{name}"',
         'backend: "onnxruntime"',
         f"max_batch_size: {TRITON_MAX_BATCH_SIZE}",
+        "version_policy: { all {} }",  # without it, the latest alone
         *(_triton_tensor("input", spec) for spec in INPUTS),
         *(_triton_tensor("output", spec) for spec in OUTPUTS),
         "dynamic_batching {}",

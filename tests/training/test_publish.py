@@ -30,6 +30,7 @@ from training.recipe import Recipe
 from training.verify import VerificationFailed
 
 NAME = "mnist-cnn"
+COMMITTED = Path(__file__).parents[2] / "models"
 
 
 def ignore(checks: list[Check]) -> None:
@@ -175,12 +176,18 @@ def test_tritons_configuration_is_one_that_triton_reads(models: Path):
     config = text_format.Parse(text, ModelConfig())
     assert (config.name, config.backend, config.max_batch_size) == (NAME, "onnxruntime", 256)
     assert config.HasField("dynamic_batching")
+    assert config.version_policy.HasField("all")
     tensors = [(tensor.name, tensor.data_type, list(tensor.dims)) for tensor in (*config.input, *config.output)]
     assert tensors == [
         ("images", TYPE_UINT8, [28, 28]),
         ("logits", TYPE_FP32, [10]),
         ("probabilities", TYPE_FP32, [10]),
     ]
+
+
+@pytest.mark.parametrize("name", Repository(COMMITTED).names())
+def test_the_committed_configurations_are_those_that_a_publication_writes(name: str):
+    assert (COMMITTED / name / "config.pbtxt").read_text(encoding="utf-8") == triton_config(name)
 
 
 @pytest.mark.usefixtures("quick_export")
