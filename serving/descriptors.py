@@ -23,7 +23,7 @@ def needed(settings: Settings) -> int:
 
 
 def raise_limit(settings: Settings) -> None:
-    """Raise this process's limit, which the workers inherit, to the highest that the system allows, if they need it.
+    """Raise this process's limit, which the workers inherit, to what they need, as far as the system allows.
 
     Where it is too low, what needs a descriptor fails on every port long before `MNIST_MAX_CONNECTIONS` is reached.
     The usual limit is 1,024, for the sake of programs that call select(2).
@@ -31,8 +31,8 @@ def raise_limit(settings: Settings) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = needed(settings)
     if resource.RLIM_INFINITY != soft < wanted:
-        # Elsewhere than on Linux the hard limit may be none at all, which the soft one cannot be.
-        soft = wanted if hard == resource.RLIM_INFINITY else hard
+        # No further: there are programs that close every number up to the limit when they start another.
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         if soft < wanted:
             logger.warning(
