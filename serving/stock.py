@@ -139,9 +139,12 @@ class Stock:
         predictor.forget_drift()
 
     def forget_vanished(self) -> None:
-        """Let go of versions whose folders are gone."""
+        """Let go of versions whose folders are gone; where no model is left, as without its volume, keep them all."""
         names = self._repository.names()
         there = {(name, version) for name in names for version in self._repository.versions(name)}
+        if self.held and not there:
+            logger.error("there are no models in %s; what was loaded goes on", self._repository.root.absolute())
+            return
         for key in [key for key in self.held if key not in there]:
             self._drop(key)
         for key in [key for key in self.absent if key not in there]:

@@ -214,6 +214,25 @@ async def test_a_version_that_vanishes_is_served_no_longer(world: World):
     assert world.registry.get_sample_value("mnist_model_info", labels) == 0
 
 
+@pytest.mark.parametrize("mounted", [True, False])
+async def test_where_all_models_vanish_at_once_those_that_are_loaded_go_on(
+    world: World, caplog: pytest.LogCaptureFixture, mounted: bool
+):
+    await world.catalogue.start()
+    away = world.root.rename(world.root.parent / "away")
+    if mounted:
+        world.root.mkdir()
+    await world.catalogue.reload()
+    assert world.agreed() == ["other/1", "tiny/1", "tiny/2"]
+    assert f"there are no models in {world.root}; what was loaded goes on" in caplog.messages
+    if mounted:
+        world.root.rmdir()
+    away.rename(world.root)
+    shutil.rmtree(world.root / "tiny" / "2")
+    await world.catalogue.reload()
+    assert world.agreed() == ["other/1", "tiny/1"]
+
+
 async def test_a_version_that_vanishes_while_others_are_loaded_harms_none_of_them(world: World):
     def remove() -> None:
         shutil.rmtree(world.root / "other", ignore_errors=True)
