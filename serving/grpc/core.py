@@ -50,7 +50,7 @@ class CoreServer:
         options: gRPC's channel arguments.
         limits: of its calls.
         express: by the name of a method, who answers its ordinary calls, in the thread of this server.
-        refused: told, in that thread, why a call was refused for a limit: "calls" or "body_timeout".
+        refused: told, in that thread, why a call was refused before its handler: "calls", "body_timeout" or "invalid".
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class CoreServer:
         self._queue = cygrpc.CompletionQueue()
         self._server = cygrpc.Server(tuple(options), False)
         self._server.register_completion_queue(self._queue)
-        self._limits, self._express, self._refused = limits, express, refused
+        self._limits, self._express, self.refused = limits, express, refused
         self._generic: list[grpc.GenericRpcHandler] = []
         self._awaited: dict[CoreCall, float] = {}  # calls whose message is not complete, the oldest first; since when
         self._calls: set[CoreCall] = set()
@@ -182,12 +182,12 @@ class CoreServer:
             if since > late:
                 return
             del self._awaited[call]
-            self._refused("body_timeout")
+            self.refused("body_timeout")
             text = f"the message was not there within {self._limits.message_s:g} s"
             call.refuse(cygrpc.StatusCode.deadline_exceeded, text)
 
     def _give_up(self, call: CoreCall) -> None:
-        self._refused("calls")
+        self.refused("calls")
         call.refuse(cygrpc.StatusCode.resource_exhausted, "too many calls at once; try again later")
 
     def admit(self, call: CoreCall) -> bool:

@@ -90,6 +90,7 @@ class Server(Protocol):
     """Whose call it is."""
 
     loop: asyncio.AbstractEventLoop | None
+    refused: Callable[[str], None]
 
     def send(self, call: Any, operations: tuple[Any, ...], tag: Callable[[Any], None]) -> bool:
         """Have the core do something for one of its calls; return False where everything is closed."""
@@ -165,8 +166,13 @@ class CoreCall:
 
     def _on_message(self, event: Any) -> None:
         data = event.batch_operations[0].message()
-        if not self._server.arrived(self) or data is None:
-            # It has been refused meanwhile; its caller has gone; or its message was too large, which the core tells.
+        if not self._server.arrived(self) or not event.success:
+            # It has been refused meanwhile; or its message was too large, which the core tells.
+            return
+        if data is None:
+            # Its caller has gone, or sends no message; which of the two, the core says when the status is sent.
+            self.context.status, self.context.details = cygrpc.StatusCode.invalid_argument, "the call has no message"
+            self._send(self._start_and_status(), self._on_no_message)
             return
         try:
             answer = self._ask_express(data)
@@ -179,6 +185,10 @@ class CoreCall:
             return
         self.context.trailing = answer.trailing
         self._send(self._start_and_status(cygrpc.SendMessageOperation(answer.message, 0)), self._on_done)
+
+    def _on_no_message(self, event: Any) -> None:
+        if not event.batch_operations[-1].cancelled():
+            self._server.refused("invalid")
 
     def _ask_express(self, data: bytes) -> Answer | None:
         context = self.context

@@ -103,6 +103,21 @@ async def test_calls_that_do_not_send_their_message_are_ended_in_time(worker: Wo
     assert value(worker, "rejected_total", reason="body_timeout") == 1
 
 
+# What is not ended at once would be ended by the time of a message.
+@pytest.mark.parametrize("body_timeout_s", [60.0])
+async def test_a_call_without_a_message_is_refused_at_once_and_counted(worker: Worker):
+    async with channel(worker) as made:
+        for name in ("inference.GRPCInferenceService/ModelInfer", "grpc.health.v1.Health/Watch"):
+            call = made.stream_unary(f"/{name}")(iter([]))
+            answer = await asyncio.wait_for(code_of(call), 10)
+            assert answer == ("INVALID_ARGUMENT", "the call has no message")
+        leaving = made.stream_unary("/inference.GRPCInferenceService/ModelInfer")()
+        assert (await method(made, "ServerLive")(messages.ServerLiveRequest())).live
+        leaving.cancel()
+        assert (await method(made, "ServerLive")(messages.ServerLiveRequest())).live
+    assert value(worker, "rejected_total", reason="invalid") == 2
+
+
 def test_there_is_room_for_so_many_messages_at_once_and_each_leaves_its_place():
     gate = Gate(100)
     with gate.admit(60):
