@@ -3,7 +3,8 @@
 Must not know: routes, models.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from importlib import import_module
 from threading import Thread
 from typing import Any
@@ -105,6 +106,28 @@ class Traces:
         return OpenTelemetryMiddleware(
             app, tracer_provider=self._provider, excluded_urls=excluded, exclude_spans=["receive", "send"]
         )
+
+    def call(
+        self, service: str, method: str, metadata: Iterable[tuple[str, str | bytes]]
+    ) -> AbstractContextManager[Any]:
+        """Return a span around a gRPC call, under the caller's if the metadata name it; traces must be on.
+
+        Source: https://opentelemetry.io/docs/specs/semconv/rpc/grpc/
+        """
+        from opentelemetry.propagate import extract
+        from opentelemetry.trace import SpanKind
+
+        caller = extract({name: value for name, value in metadata if isinstance(value, str)})
+        span: AbstractContextManager[Any] = self._provider.get_tracer("serving").start_as_current_span(
+            f"{service}/{method}",
+            caller,
+            SpanKind.SERVER,
+            {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method},
+            # A refusal ends a call by an exception.
+            record_exception=False,
+            set_status_on_exception=False,
+        )
+        return span
 
     def flush(self) -> None:
         """Export what has not been exported yet: a process that a signal ends runs nothing at its exit."""

@@ -148,14 +148,14 @@ class Worker:
         return Express(self.catalogue, self.preparer, self.settings, self.metrics)
 
     def _make_listeners(self) -> list[Listener | GrpcServer]:
-        settings = self.settings
+        settings, traces = self.settings, self._traces
         listeners: list[Listener | GrpcServer] = []
         ports = (settings.v2_port, self.app, self._express), (settings.admin_port, self.admin_app, None)
         for port, app, express in ports:
             if port and app:
                 listeners.append(Listener(app, settings.host, port, self._guard(), express))
         if settings.grpc_port:
-            service = InferenceService(self.catalogue, self.inference, self.statistics, self.access, settings)
+            service = InferenceService(self.catalogue, self.inference, self.statistics, self.access, settings, traces)
             listeners.append(GrpcServer(service, self.catalogue, self.metrics, settings, self._certificate))
         return listeners
 

@@ -4,6 +4,7 @@ Must not know: tensors, how a model is run.
 """
 
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import grpc
@@ -26,6 +27,7 @@ from serving.protocol import descriptions
 from serving.protocol.inference import Inference
 from serving.protocol.statistics import Statistics
 from serving.settings import Settings
+from serving.tracing import Traces
 
 NAME = "inference.GRPCInferenceService"
 
@@ -33,6 +35,7 @@ NAME = "inference.GRPCInferenceService"
 OPEN = {"ServerLive", "ServerReady"}
 
 M = TypeVar("M", bound=Message)
+Handler = Callable[[bytes, core_call.Context], Awaitable[Any]]
 
 
 class InferenceService:
@@ -44,6 +47,7 @@ class InferenceService:
         statistics: counts of what ran.
         access: knows who may ask, and who may load and unload models.
         settings: what the models' configuration is made of, and whether the repository has a port of its own.
+        traces: have a span of each call but the questions after health.
     """
 
     def __init__(
@@ -53,9 +57,10 @@ class InferenceService:
         statistics: Statistics,
         access: Access,
         settings: Settings,
+        traces: Traces,
     ):
         self._catalogue, self._inference, self._statistics = catalogue, inference, statistics
-        self._settings = settings
+        self._settings, self._traces = settings, traces
         self.access = access
         self._may_load = access.administered and not settings.admin_port
         self._server = descriptions.server_metadata(may_load=self._may_load)
@@ -67,15 +72,26 @@ class InferenceService:
         for name, method in self._methods().items():
             types = described.methods_by_name[name]
             read = GetMessageClass(types.input_type).FromString
+            run = Metered(name, read, method, metrics, self._settings.access_log, gate, self._check_of(name)).run
             handlers[name] = grpc.unary_unary_rpc_method_handler(
-                Metered(name, read, method, metrics, self._settings.access_log, gate, self._check_of(name)).run,
+                self._traced(name, run) if self._traces.on and name not in OPEN else run,
                 response_serializer=GetMessageClass(types.output_type).SerializeToString,
             )
         return grpc.method_handlers_generic_handler(NAME, handlers)
 
+    def _traced(self, name: str, run: Handler) -> Handler:
+        async def traced(request: bytes, context: core_call.Context) -> Any:
+            with self._traces.call(NAME, name, context.invocation_metadata()) as span:
+                try:
+                    return await run(request, context)
+                finally:
+                    span.set_attribute("rpc.grpc.status_code", context.status)
+
+        return traced
+
     def express(self, metrics: Metrics, gate: Gate) -> dict[str, core_call.Express]:
         """Return who answers ordinary calls before the event loop; nobody where all calls are to be seen there."""
-        if self.access.limited or self._settings.access_log:
+        if self.access.limited or self._settings.access_log or self._traces.on:
             return {}
         return {f"/{NAME}/{METHOD}": Express(self._catalogue, metrics, gate, self._settings.max_images).answer}
 

@@ -14,6 +14,7 @@ from serving.closing import SETTLE_S
 from serving.grpc.health import Health
 from serving.grpc.server import NICE, THREADS, GrpcServer
 from serving.grpc.service import InferenceService
+from serving.tracing import Traces
 from serving.worker import Worker
 from tests.serving.grpc.test_service import code_of, method
 from tests.serving.grpc.test_service import pb as messages
@@ -21,6 +22,9 @@ from tests.serving.v2_worker import tiny_worker
 
 Request, Response = health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse
 INFERENCE = "inference.GRPCInferenceService"
+
+# No traces.
+OFF = Traces({})
 
 
 @pytest.mark.parametrize("service", ["", INFERENCE])
@@ -135,20 +139,21 @@ async def test_grpcs_own_threads_let_others_go_first(worker: Worker, channel: gr
 
 
 async def test_a_server_that_was_not_started_is_stopped_all_the_same(worker: Worker):
-    service = InferenceService(worker.catalogue, worker.inference, worker.statistics, worker.access, worker.settings)
-    await GrpcServer(service, worker.catalogue, worker.metrics, worker.settings).stop()
+    settings = worker.settings
+    service = InferenceService(worker.catalogue, worker.inference, worker.statistics, worker.access, settings, OFF)
+    await GrpcServer(service, worker.catalogue, worker.metrics, settings).stop()
 
 
 async def test_an_address_that_is_not_ours_is_an_error(worker: Worker):
     settings = worker.settings.model_copy(update={"host": "192.0.2.1"})
-    service = InferenceService(worker.catalogue, worker.inference, worker.statistics, worker.access, settings)
+    service = InferenceService(worker.catalogue, worker.inference, worker.statistics, worker.access, settings, OFF)
     with pytest.raises(OSError, match=r"gRPC cannot listen on 192\.0\.2\.1"):
         await GrpcServer(service, worker.catalogue, worker.metrics, settings).start()
 
 
 async def test_an_address_of_version_6_is_put_in_brackets(worker: Worker):
     settings = worker.settings.model_copy(update={"host": "::1"})
-    service = InferenceService(worker.catalogue, worker.inference, worker.statistics, worker.access, settings)
+    service = InferenceService(worker.catalogue, worker.inference, worker.statistics, worker.access, settings, OFF)
     assert GrpcServer(service, worker.catalogue, worker.metrics, settings)._address.startswith("[::1]:")
 
 

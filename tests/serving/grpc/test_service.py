@@ -1,18 +1,21 @@
 import asyncio
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 from google.protobuf.message_factory import GetMessageClass
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from serving.errors import QueueFull
 from serving.grpc.stubs import inference_pb2 as pb
+from serving.tracing import Traces
 from serving.worker import Worker
 from tests.serving.tiny_model import expected_logits
-from tests.serving.v2_worker import TOKEN
+from tests.serving.v2_worker import TOKEN, tiny_worker
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 28, 28), np.uint8)
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
@@ -176,3 +179,25 @@ async def test_models_are_loaded_and_unloaded_with_the_token_alone(worker: Worke
 @pytest.mark.parametrize("name", ["ModelStreamInfer", "SystemSharedMemoryStatus", "TraceSetting", "LogSettings"])
 async def test_what_is_not_offered_is_unimplemented(channel: grpc.aio.Channel, name: str):
     assert (await code_of(channel.unary_unary(f"/{SERVICE.full_name}/{name}")(b"")))[0] == "UNIMPLEMENTED"
+
+
+async def test_each_call_has_a_span_under_its_callers_but_questions_after_health_have_none(
+    tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+):
+    exporter = InMemorySpanExporter()
+    traces = Traces({"OTEL_TRACES_EXPORTER": "console"}, exporter)
+    monkeypatch.setattr("serving.worker.Traces", lambda _: traces)
+    caller = (("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),)
+    async with tiny_worker(tmp_path, host="127.0.0.1", v2_port=0, grpc_port=free_port) as worker:
+        for listener in worker._listeners:
+            await listener.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{free_port}") as channel:
+            await method(channel, "ModelInfer")(request(), metadata=caller)
+            await method(channel, "ServerLive")(pb.ServerLiveRequest())
+            unknown = pb.ModelInferRequest(model_name="none")
+            assert (await code_of(method(channel, "ModelInfer")(unknown)))[0] == "NOT_FOUND"
+    traces.flush()
+    infer, refused = sorted(exporter.get_finished_spans(), key=lambda span: span.start_time)
+    assert infer.name == refused.name == "inference.GRPCInferenceService/ModelInfer"
+    assert f"{infer.context.trace_id:032x}" == "0af7651916cd43dd8448eb211c80319c"
+    assert [span.attributes["rpc.grpc.status_code"] for span in (infer, refused)] == [0, 5]
