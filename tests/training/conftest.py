@@ -25,3 +25,9 @@ def small_mnist() -> Mnist:
         image[4 + 2 * label : 6 + 2 * label, 4:24] += 180
     pictures, digits = torch.from_numpy(images.astype(np.uint8)), torch.from_numpy(labels.astype(np.int64))
     return Mnist(pictures[:400], digits[:400], pictures[400:], digits[400:])
+
+
+@pytest.fixture
+def small_data(monkeypatch: pytest.MonkeyPatch, small_mnist: Mnist) -> None:
+    """Let every command find the small data set."""
+    monkeypatch.setattr(mnist, "load", lambda _: small_mnist)

@@ -4,19 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from training import mnist
 from training.__main__ import main
 from training.console import Console
 from training.learner import Learner
-from training.mnist import Mnist
 
 RUN = "mnist-cnn-seed-seed1"
 
-
-@pytest.fixture(autouse=True)
-def _small_data(monkeypatch, small_mnist: Mnist) -> None:
-    """Let the command find the small data set."""
-    monkeypatch.setattr(mnist, "load", lambda _: small_mnist)
+pytestmark = pytest.mark.usefixtures("small_data")
 
 
 def interrupt(monkeypatch, epoch: int) -> None:
