@@ -58,7 +58,7 @@ def _verdict(folder: Path, device: "Device") -> tuple[str, str]:
 
     try:
         model = load(folder, device)
-    except ModelRejected as error:
+    except (ModelRejected, OSError) as error:  # a file that cannot be read keeps no other from its line
         return "FAILED", str(error)
     test = next((split for split in model.manifest.accuracy if split.split == "test"), None)
     accuracy = f", accuracy {test.accuracy:.2%} on the test set" if test else ""

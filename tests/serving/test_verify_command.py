@@ -1,3 +1,5 @@
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,23 @@ def test_one_failure_fails_the_command_and_the_others_are_still_checked(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[2] for line in lines[2:]] == ["passed", "FAILED", "passed"]
     assert "size: found" in lines[3]
+
+
+def test_a_file_that_cannot_be_read_keeps_no_other_from_its_line(
+    models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    unreadable, read = models / "first" / "1" / MODEL_FILE_NAME, Path.read_bytes
+
+    def read_bytes(path: Path) -> bytes:
+        if path == unreadable:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    assert verify(models) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[2] for line in lines[2:]] == ["FAILED", "passed", "passed"]
+    assert f"Permission denied: '{unreadable}'" in lines[2]
 
 
 @pytest.mark.parametrize(
