@@ -32,6 +32,8 @@ def test_a_layer_of_ones_own_is_explained(capsys):
         (["--input", f"3x{'9' * 5000}x6", "--layers", "relu"], "expected CHANNELSxHEIGHTxWIDTH"),
         (["--input", "3x6x6", "--layers", f"linear({'9' * 5000})"], "linear(999"),
         (["--input", "3x6x6", "--layers", f"conv(3,k{'9' * 5000})"], "conv(3,k999"),
+        (["mnist-cnn", "--digit", "99999"], "--digit and --data choose what --plot draws"),
+        (["mnist-cnn", "--data", "elsewhere"], "--digit and --data choose what --plot draws"),
         (["--input", "3x60x60", "--layers", "relu", "--plot"], "--plot and --checkpoint need an architecture"),
         (["--input", "3x2x2", "--layers", "conv(10,k3)"], "conv1: a kernel that reaches over 3 does not fit into 2"),
     ],

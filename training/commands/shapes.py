@@ -25,8 +25,8 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="draw the kernels and what each layer makes of one digit (default folder: artifacts/shapes)",
     )
     parser.add_argument("--checkpoint", type=Path, help="weights to draw (default: untrained ones)")
-    parser.add_argument("--digit", type=int, default=0, metavar="INDEX", help="test image to draw (default: 0)")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the MNIST files (default: data)")
+    parser.add_argument("--digit", type=int, metavar="INDEX", help="test image to draw (default: 0)")
+    parser.add_argument("--data", type=Path, help="folder of the MNIST files of which it is one (default: data)")
     parser.set_defaults(run=run)
 
 
@@ -37,6 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
     own_layers = arguments.input is not None or arguments.layers is not None
     if own_layers == (arguments.architecture is not None) or (arguments.input is None) != (arguments.layers is None):
         raise InvalidInput("expected an architecture, or both --input and --layers")
+    if arguments.plot is None and (arguments.digit is not None or arguments.data is not None):
+        raise InvalidInput("--digit and --data choose what --plot draws, which is not asked for")
     if arguments.batch is not None and arguments.batch < 0:
         raise InvalidInput(f"--batch {arguments.batch}: expected 0 or more")
     if own_layers:
@@ -70,10 +72,10 @@ def _explain_network(arguments: argparse.Namespace) -> int:
         from training.layer_pictures import draw
         from training.mnist import load
 
-        images = load(arguments.data).test_images
-        if not 0 <= arguments.digit < len(images):
-            raise InvalidInput(f"--digit {arguments.digit}: expected 0 to {len(images) - 1}")
-        paths = draw(model, images[arguments.digit], arguments.plot)
+        images, digit = load(arguments.data or Path("data")).test_images, arguments.digit or 0
+        if not 0 <= digit < len(images):
+            raise InvalidInput(f"--digit {digit}: expected 0 to {len(images) - 1}")
+        paths = draw(model, images[digit], arguments.plot)
         weights = (
             f"weights of {checkpoint}" if checkpoint else "untrained weights; --checkpoint shows a trained network"
         )
