@@ -2,12 +2,15 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from training.__main__ import main
 from training.distributed import Group, joined
 from training.fit import fit
 from training.mnist import Mnist
@@ -52,6 +55,17 @@ def test_two_processes_learn_as_one_does_with_the_doubled_batch(small_mnist: Mni
     alone = fit(replace(find("mnist-cnn", "seed"), epochs=2, batch_size=40), small_mnist, seed=1)
     assert json.loads(outputs[0]) == pytest.approx([record.loss for record in alone.history], rel=1e-4)
     assert alone.history[-1].loss < alone.history[0].loss
+
+
+@pytest.mark.usefixtures("small_data")
+@pytest.mark.parametrize(("rank", "said"), [(0, "checkpoint: {path}\n"), (1, "")])
+def test_of_several_processes_the_first_says_where_the_checkpoint_is(
+    rank: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("training.distributed.joined", lambda _: nullcontext(Group(rank, 2)))
+    monkeypatch.setattr("training.fit.fit", lambda *_, **__: None)
+    assert main(["train", "mnist-cnn", "--output", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == said.format(path=tmp_path / "mnist-cnn-seed-seed1" / "checkpoint.pt")
 
 
 def test_shares_are_equally_large_disjoint_and_nearly_everything() -> None:

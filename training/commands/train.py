@@ -76,7 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
         is_ours = arguments.resume or _stamp(path) not in {before, None}
         sys.stderr.write(f"{_interruption(path, is_ours, arguments.restart)}\n")
         return 130
-    sys.stdout.write(f"checkpoint: {path}\n")
+    if group.rank == 0:
+        sys.stdout.write(f"checkpoint: {path}\n")
     return 0
 
 
