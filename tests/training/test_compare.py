@@ -1,6 +1,9 @@
 import argparse
+import os
 import shutil
+import signal
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -153,6 +156,32 @@ def test_everything_is_trained_then_the_best_published_and_a_failure_stops(
     assert {command[0] for command in commands} == {"train"}
     assert len(commands) <= 2
     assert all("--resume" in command for command in commands)
+
+
+@pytest.mark.parametrize(("ends", "code"), [(lambda: 3, 3), (lambda: os.kill(os.getpid(), signal.SIGINT) or 0, 130)])
+def test_a_failure_or_ctrl_c_beside_a_longer_training_keeps_others_from_beginning(
+    ends: Callable[[], int], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    # The third may begin before the end of the second is known.
+    lasting_s = {"1": 1.0, "2": 0.0, "3": 0.5, "4": 0.5}
+
+    def run(arguments: list[str]) -> int:
+        begun.append(seed := arguments[arguments.index("--seed") + 1])
+        time.sleep(lasting_s[seed])
+        return ends() if seed == "2" else 0
+
+    monkeypatch.setattr(train_all, "_command", run)
+    monkeypatch.setattr(train_all, "PLAN", (("mnist-cnn", "seed", (1, 2, 3, 4)),))
+    monkeypatch.setattr("training.commands.fetch_data.run", lambda _: 0)
+    # What a shell starts in the background ignores SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        folders = ["--output", str(tmp_path), "--models", str(tmp_path), "--data", str(tmp_path)]
+        assert main(["train-all", *folders]) == code
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert "4" not in begun
 
 
 def test_speed_of_an_empty_picture_is_finite(models: Path) -> None:

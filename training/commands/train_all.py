@@ -4,7 +4,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +38,8 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(arguments: argparse.Namespace) -> int:
     """Fetch, train what is not trained yet, and publish of each recipe the seed that validation likes best, once.
 
-    Return the code of the first step that failed; nothing is published before everything is trained.
+    Return the code of the first step that failed; nothing is published before everything is trained. When a training
+    fails no other is begun, and those that run come to their end.
     """
     from training.checkpoint import path_of
     from training.commands import fetch_data
@@ -49,10 +50,13 @@ def run(arguments: argparse.Namespace) -> int:
     plan = [(find(architecture, recipe), seeds) for architecture, recipe, seeds in PLAN]
     runs = [(recipe, seed) for recipe, seeds in plan for seed in seeds]
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        for code in pool.map(lambda run: _train(arguments, *run), runs):
-            if code:
-                pool.shutdown(cancel_futures=True)
-                return code
+        jobs = [pool.submit(_train, arguments, *run) for run in runs]
+        try:
+            for job in as_completed(jobs):
+                if code := job.result():
+                    return code
+        finally:  # also when it is interrupted, as those that run are
+            pool.shutdown(cancel_futures=True)
     for recipe, seeds in plan:
         best = best_of([path_of(arguments.output, recipe, seed) for seed in seeds])
         folders = ["--models", str(arguments.models), "--data", str(arguments.data)]
