@@ -86,6 +86,12 @@ def test_locks_pin_every_package_above_its_advisories(lock: Path):
         assert floor is None or Version(pins[0].version) >= Version(floor), requirement.name
 
 
+def test_contributing_names_the_pythons_that_ci_looks_for():
+    looked_for = re.search(r"for minor in ([\d ]+);", (ROOT / ".ci" / "run").read_text(encoding="utf-8"))[1].split()
+    named = " or ".join(f"3.{minor}" for minor in looked_for)
+    assert f"in CI with Python {named} where" in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("lock", sorted((ROOT / "requirements").glob("*.txt")), ids=lambda path: path.stem)
 def test_locks_hold_the_hashes_of_every_package(lock: Path):
     pins = PIN.findall(lock.read_text(encoding="utf-8"))
