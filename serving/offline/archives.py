@@ -8,11 +8,12 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BytesIO
+from io import BufferedIOBase, BytesIO
 from pathlib import Path
+from typing import IO, cast
 
 from serving.errors import InvalidInput
-from serving.offline.streams import BROKEN, Readable, describe_failure, read_fully
+from serving.offline.streams import BROKEN, BUFFER_BYTES, Readable, describe_failure, read_fully
 
 # MNIST as single pictures has 70,000 members. The standard library keeps about 500 bytes for each of a zip file.
 MAX_MEMBERS = 250_000
@@ -43,16 +44,25 @@ class Metered:
         compressed_bytes: what they take in the archive.
     """
 
-    def __init__(self, stream: Readable, compressed_bytes: int):
+    def __init__(self, stream: BufferedIOBase, compressed_bytes: int):
         self._stream, self._left = stream, max(RATIO_FREE_BYTES, MAX_RATIO * compressed_bytes)
+        self._failure: Exception | None = None
 
-    def read(self, size: int = -1, /) -> bytes:
+    def read(self, size: int, /) -> bytes:
         """Return at most `size` bytes.
 
         Raises:
             InvalidInput: the ratio is reached.
         """
-        data = self._stream.read(size)
+        if self._failure is None:
+            try:
+                return self._read(size)
+            except (InvalidInput, *BROKEN) as error:
+                self._failure = error  # a decompressor that is asked again tells something else, or of the end
+        raise self._failure
+
+    def _read(self, size: int) -> bytes:
+        data = self._stream.read1(size)  # `read` asks for more until it has `size`, and loses all if that is broken
         self._left -= len(data)
         if self._left < 0:
             raise InvalidInput(f"unpacks to more than {MAX_RATIO} times its size")
@@ -75,6 +85,11 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
+def open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo | str) -> BufferedIOBase:
+    """Open a member of a zip file, decompressed."""
+    return cast("BufferedIOBase", archive.open(member))  # which the types of the standard library do not say
+
+
 def zip_members(archive: zipfile.ZipFile) -> Iterator[Member]:
     """Yield the members of a zip file."""
     for info in archive.infolist():
@@ -92,7 +107,7 @@ def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[Mem
         yield Member(info.filename, BytesIO(), "encrypted")
         return
     try:
-        stream = archive.open(info)
+        stream = open_member(archive, info)
     except BROKEN as error:
         yield Member(info.filename, BytesIO(), describe_failure(error))
         return
@@ -117,34 +132,63 @@ def _check_directory(path: Path) -> None:
         raise InvalidInput(f"a zip file with a directory of {directory_bytes} bytes, at most {MAX_DIRECTORY_BYTES}")
 
 
-def tar_members(stream: Readable, compressed_bytes: int) -> Iterator[Member]:
-    """Yield the members of a tar stream, decompressed before.
+class _Unbroken:
+    """A stream that ends where it is broken, which is the `failure`: `tarfile` loses what it has read by then."""
 
-    Args:
-        stream: at its first byte.
-        compressed_bytes: the size of the file it comes from.
+    def __init__(self, stream: Readable):
+        self._stream = stream
+        self.failure: Exception | None = None
+
+    def read(self, size: int, /) -> bytes:
+        try:
+            return self._stream.read(size)
+        except (InvalidInput, *BROKEN) as error:
+            self.failure = error
+            return b""
+
+
+class _Part:
+    """The bytes of a member of a tar stream; what `tarfile` itself gives loses those before the end of a cut one."""
+
+    def __init__(self, whole: _Unbroken, archive: IO[bytes], size: int):
+        self._whole, self._archive, self._left = whole, archive, max(0, size)  # a header may claim less than nothing
+
+    def read(self, size: int, /) -> bytes:
+        data = self._archive.read(min(size, self._left))
+        self._left -= len(data)
+        if self._left and size and not data:
+            raise self._whole.failure or EOFError("unexpected end of data")
+        return data
+
+
+def tar_members(stream: Readable) -> Iterator[Member]:
+    """Yield the members of a tar stream, decompressed before; each must be read before the next is asked for.
 
     Raises:
-        InvalidInput: more members than `MAX_MEMBERS`, or the ratio is reached.
-        tarfile.TarError: a broken file.
+        InvalidInput: more members than `MAX_MEMBERS`, or a broken file; what the stream raises.
     """
-    metered = Metered(stream, compressed_bytes)
-    with tarfile.open(fileobj=metered, mode="r|") as archive:  # type: ignore[call-overload]
-        for count, info in enumerate(archive, 1):
-            if count > MAX_MEMBERS:
-                raise InvalidInput(f"more than {MAX_MEMBERS} members; the rest is not read")
-            if not info.isdir() and not _is_hidden(info.name):
-                yield _tar_member(archive, info)
-            archive.members = []  # the standard library keeps every member of a stream
+    whole = _Unbroken(stream)
+    try:
+        with tarfile.open(fileobj=whole, mode="r|") as archive:  # type: ignore[call-overload]
+            for count, info in enumerate(archive, 1):
+                if count > MAX_MEMBERS:
+                    raise InvalidInput(f"more than {MAX_MEMBERS} members; the rest is not read")
+                if not info.isdir() and not _is_hidden(info.name):
+                    yield _tar_member(whole, archive, info)
+                archive.members = []  # the standard library keeps every member of a stream
+    except (tarfile.TarError, IndexError, ValueError) as error:  # the last two for sparse members whose map is cut
+        if whole.failure is None:
+            raise InvalidInput(describe_failure(error)) from error
+    while read_fully(stream, BUFFER_BYTES):  # what comes behind the last member tells whether the stream is whole
+        pass
 
 
-def _tar_member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
+def _tar_member(whole: _Unbroken, archive: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
     if not info.isreg():
         return Member(info.name, BytesIO(), "a link" if info.issym() or info.islnk() else "no regular file")
     if info.issparse():  # holes of any size, which no ratio bounds
         return Member(info.name, BytesIO(), "a sparse file: pack it anew without --sparse")
-    stream = archive.extractfile(info)
-    return Member(info.name, stream or BytesIO())
+    return Member(info.name, _Part(whole, cast("IO[bytes]", archive.fileobj), info.size))
 
 
 def read_member(stream: Readable, limit_bytes: int) -> bytes:

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 import numpy.lib.format as npy
@@ -16,7 +17,7 @@ from serving.errors import InvalidInput
 from serving.offline.columns import parse_labels
 from serving.offline.items import Items, Place, rows_of_place
 from serving.offline.pixels import PIXELS, Numbers, Scale, count_images, decide_scale, to_images, to_labels
-from serving.offline.streams import BROKEN, Readable, read_fully
+from serving.offline.streams import BROKEN, Readable, read_fully, read_until_broken
 
 # Rows of one task: large enough that its journal entry costs nothing, small enough to keep every processor busy.
 ROWS = 1024
@@ -122,10 +123,11 @@ def read_npy_header(stream: Readable, kinds: str = NUMBERS) -> tuple[tuple[int, 
     Raises:
         InvalidInput: a broken header, or an array of Python objects, which could only be read as a pickle.
     """
+    file = cast("IO[bytes]", stream)  # of which nothing but `read` is used
     try:
-        version = npy.read_magic(stream)
+        version = npy.read_magic(file)
         reader = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
-        shape, fortran, dtype = reader(stream)
+        shape, fortran, dtype = reader(file)
     except BROKEN:
         raise
     except Exception as error:  # NumPy reads the header with tokenize and ast, whose exceptions share no type
@@ -149,13 +151,14 @@ def row_tasks(
     row_bytes, full, first = PIXELS * dtype.itemsize, 0, 0
     while first < count:
         wanted = min(ROWS, count - first)
-        data = read_fully(stream, wanted * row_bytes)
+        data = read_until_broken(stream, wanted * row_bytes)
         rows = np.frombuffer(data, dtype, len(data) // row_bytes * PIXELS).reshape(-1, PIXELS)
         if len(rows):
             full = full or decide_scale(rows, scale)
             yield ArrayRows(place, first, rows, full, None if labels is None else labels[first : first + len(rows)])
         first += len(rows)
         if len(rows) < wanted:
+            stream.read(1)  # where it is broken, that is why
             raise InvalidInput(_describe_cut(count, first * row_bytes + len(data) % row_bytes, dtype))
     if rest := len(read_fully(stream, 1 << 16)):
         raise InvalidInput(f"{rest} bytes or more after the last of {count} images")

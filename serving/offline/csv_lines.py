@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 
 from serving.errors import InvalidInput
-from serving.offline.streams import Readable, read_fully
+from serving.offline.streams import Readable, read_until_broken
 
 # About 560 rows of MNIST; what NumPy makes of them fits a second-level cache.
 BLOCK_BYTES = 1 << 20
@@ -28,7 +28,7 @@ def line_blocks(stream: Readable) -> Iterator[bytes]:
         InvalidInput: a line longer than a block.
     """
     rest = b""
-    while data := read_fully(stream, BLOCK_BYTES):
+    while data := read_until_broken(stream, BLOCK_BYTES):
         if b"\n" not in data:
             if len(rest) + len(data) > BLOCK_BYTES:
                 raise InvalidInput(f"a line longer than {BLOCK_BYTES} bytes")

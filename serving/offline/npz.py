@@ -6,12 +6,12 @@ Must not know: the model.
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import IO
+from io import BufferedIOBase
 
 import numpy as np
 
 from serving.errors import InvalidInput
-from serving.offline.archives import Metered
+from serving.offline.archives import Metered, open_member
 from serving.offline.arrays import NUMBERS, ArrayRows, npy_tasks, read_npy_header
 from serving.offline.columns import LABEL_NAMES
 from serving.offline.items import Place
@@ -63,18 +63,14 @@ def _tasks(
 ) -> Iterator[ArrayRows]:
     labels = None
     if labels_name:
-        with _open(archive, name) as stream:
+        with open_member(archive, name) as stream:
             shape, _, _ = read_npy_header(stream)
         labels = _labels(archive, labels_name, count_images(shape))
-    with _open(archive, name) as stream:
+    with open_member(archive, name) as stream:
         yield from npy_tasks(_metered(archive, name, stream), place, scale, labels)
 
 
-def _open(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
-    return archive.open(name)
-
-
-def _metered(archive: zipfile.ZipFile, name: str, stream: Readable) -> Readable:
+def _metered(archive: zipfile.ZipFile, name: str, stream: BufferedIOBase) -> Readable:
     return Metered(stream, archive.getinfo(name).compress_size)
 
 
@@ -100,7 +96,7 @@ class _Header:
 def _header(archive: zipfile.ZipFile, name: str) -> _Header | None:
     """Return the header of an array; a broken one is left to be read as images."""
     try:
-        with _open(archive, name) as stream:
+        with open_member(archive, name) as stream:
             shape, _, dtype = read_npy_header(stream, LABELS)
     except (InvalidInput, *BROKEN):
         return None
@@ -122,7 +118,7 @@ def _labels_name(name: str, images: list[str], flat: set[str]) -> str | None:
 
 
 def _labels(archive: zipfile.ZipFile, name: str, images: int) -> Numbers:
-    with _open(archive, name) as stream:
+    with open_member(archive, name) as stream:
         (count, *_), _, dtype = read_npy_header(stream, LABELS)
         if count != images:
             raise InvalidInput(f"{images} images, but {count} labels beside them")

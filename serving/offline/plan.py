@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from io import BufferedReader
 from pathlib import Path
 from typing import get_args
 
@@ -26,7 +25,7 @@ from serving.offline.pictures import PICTURE_BYTES, Entries, Entry
 from serving.offline.pixels import Numbers, Scale
 from serving.offline.sniff import UNREAD, Compressed, Kind, Table
 from serving.offline.sources import FolderLabels, Position, Source, size_of
-from serving.offline.streams import BROKEN, Readable, decompress, describe_failure, look, read_fully
+from serving.offline.streams import BROKEN, Readable, Rewound, decompress, describe_failure, look, read_fully
 from serving.offline.tables import arrow_batches, parquet_batches, table_pieces
 
 # Pictures of one task: the model runs them as one batch.
@@ -132,7 +131,7 @@ class Plan:
                 stack.enter_context(unpacked := decompress(kind, stream))
                 kind, stream = look(Metered(unpacked, size_of(source)))
             if kind == "tar":
-                for member in tar_members(stream, size_of(source)):
+                for member in tar_members(stream):
                     yield from self._read_member(member, place)
             elif kind == "zip" and not compressed:
                 yield from self._read_zip(source.path, place)
@@ -202,12 +201,12 @@ def _failure(error: Exception, place: Place, name: str, label: int) -> Entry:
     return Entry(place.ordinal, place.source, name, label, error=text)
 
 
-def _labels_beside(path: Path, images: BufferedReader) -> Numbers | None:
+def _labels_beside(path: Path, images: Rewound) -> Numbers | None:
     """Return the labels that lie beside a file of IDX images under MNIST's own name, or None."""
     beside = labels_path(path)
     if beside == path or not beside.is_file():
         return None
-    count = int.from_bytes(images.peek(8)[4:8], "big")
+    count = int.from_bytes(images.head[4:8], "big")
     with beside.open("rb") as file:
         kind, stream = look(file)
         if kind in get_args(Compressed):

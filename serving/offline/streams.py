@@ -9,8 +9,10 @@ import io
 import lzma
 import zipfile
 import zlib
-from typing import IO, Protocol
+from collections.abc import Iterator
+from typing import IO, Protocol, cast
 
+from serving.errors import InvalidInput
 from serving.offline.sniff import HEAD_BYTES, Kind, sniff
 
 # What the readers of the standard library raise on broken data.
@@ -29,10 +31,10 @@ BUFFER_BYTES = 1 << 20
 
 
 class Readable(Protocol):
-    """Bytes that can be read from beginning to end."""
+    """Bytes that can be read from beginning to end; what breaks it once is raised by every call from then on."""
 
-    def read(self, size: int = -1, /) -> bytes:
-        """Return at most `size` bytes, none at the end only; all that is left for -1."""
+    def read(self, size: int, /) -> bytes:
+        """Return at most `size` bytes, none at the end only."""
         ...
 
 
@@ -41,43 +43,53 @@ def read_fully(stream: Readable, size: int) -> bytes:
 
     Never allocates more than the stream gives, whatever `size` a forged header asks for.
     """
-    data = stream.read(min(size, BUFFER_BYTES))
-    if len(data) == size or not data:
-        return data
-    pieces, missing = [data], size - len(data)
-    while missing and (data := stream.read(min(missing, BUFFER_BYTES))):
-        pieces.append(data)
-        missing -= len(data)
+    return b"".join(_pieces(stream, size))
+
+
+def read_until_broken(stream: Readable, size: int) -> bytes:
+    """Return as `read_fully` does what comes before the stream is broken; the next call raises what it is."""
+    pieces: list[bytes] = []
+    try:
+        pieces.extend(_pieces(stream, size))  # a list keeps what came before the exception
+    except (InvalidInput, *BROKEN):
+        if not pieces:
+            raise
     return b"".join(pieces)
 
 
-class _Rewound(io.RawIOBase):
-    """A stream with the head that was read from it put back."""
+def _pieces(stream: Readable, size: int) -> Iterator[bytes]:
+    while size and (data := stream.read(min(size, BUFFER_BYTES))):
+        yield data
+        size -= len(data)
+
+
+class Rewound:
+    """A stream with the `head` that was read from it put back."""
 
     def __init__(self, head: bytes, rest: Readable):
-        self._head, self._rest = head, rest
+        self.head = self._unread = head
+        self._rest = rest
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        data = self._head[: len(buffer)] if self._head else self._rest.read(len(buffer))
-        self._head = self._head[len(data) :]
-        buffer[: len(data)] = data
-        return len(data)
+    def read(self, size: int, /) -> bytes:
+        """Return at most `size` bytes, none at the end only."""
+        if not self._unread:
+            return self._rest.read(size)
+        data, self._unread = self._unread[:size], self._unread[size:]
+        return data
 
 
-def look(stream: Readable) -> tuple[Kind, io.BufferedReader]:
+def look(stream: Readable) -> tuple[Kind, Rewound]:
     """Return the kind of the stream, and the stream as it was before."""
     head = read_fully(stream, HEAD_BYTES)
-    return sniff(head), io.BufferedReader(_Rewound(head, stream), BUFFER_BYTES)
+    return sniff(head), Rewound(head, stream)
 
 
-def decompress(kind: Kind, stream: IO[bytes]) -> io.BufferedIOBase:
+def decompress(kind: Kind, stream: Readable) -> io.BufferedIOBase:
     """Return the decompressed stream of a gzip, bzip2 or xz stream."""
+    packed = cast("IO[bytes]", stream)  # of which nothing but `read` is used
     if kind == "gzip":
-        return gzip.GzipFile(fileobj=stream)
-    return bz2.BZ2File(stream) if kind == "bzip2" else lzma.LZMAFile(stream)
+        return gzip.GzipFile(fileobj=packed)
+    return bz2.BZ2File(packed) if kind == "bzip2" else lzma.LZMAFile(packed)
 
 
 def describe_failure(error: BaseException) -> str:
