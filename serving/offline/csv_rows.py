@@ -20,7 +20,7 @@ from serving.offline.arrow import validity_of, values_of
 from serving.offline.columns import Columns, columns_without_header, find_columns, parse_label, parse_number
 from serving.offline.csv_lines import line_blocks, split_fields, split_rows, without_blank_lines
 from serving.offline.items import NO_LABEL, Items, Place, rows_of_place
-from serving.offline.pixels import Numbers, Scale, decide_scale, to_images, to_labels
+from serving.offline.pixels import PIXELS, Numbers, Scale, decide_scale, to_images, to_labels
 from serving.offline.streams import Readable
 
 # Lines that decide on the scale of the file.
@@ -30,6 +30,9 @@ BOM = b"\xef\xbb\xbf"
 # Arrow's reader takes longer to begin than these take one by one.
 FEW_ROWS = 16
 ZERO, NINE = 48, 57
+
+# What pandas writes above columns without names. No row of digits: its pixels would go beyond 255.
+COUNTED = [str(number) for number in range(PIXELS + 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +245,7 @@ def find_dialect(head: bytes, scale: Scale) -> tuple[Dialect, bool]:
     parsed = (_parse_row(row, dialect) for _, row in rows[:SAMPLE_LINES])
     right = [values for values, error in parsed if not error]
     sample = np.stack(right) if right else np.empty((0, columns.count))
-    if not has_header:
+    if not has_header or fields == COUNTED:
         _check_label_is_first(sample, columns)
     return replace(dialect, full=decide_scale(_pixels(sample, columns), scale)), has_header
 
@@ -255,14 +258,14 @@ def _check_label_is_first(sample: Numbers, columns: Columns) -> None:
 
 
 def _read_first_line(fields: list[str]) -> tuple[Columns, bool]:
-    """Return the columns, and whether this line is a header: it names the pixels, or few of its fields are numbers."""
+    """Return the columns, and whether this line is a header: it names or counts them, or few fields are numbers."""
     try:
         return find_columns(fields), True
     except InvalidInput:
         numbers = sum(map(_is_number, fields))
         if numbers < 0.9 * len(fields):
             raise
-    return columns_without_header(len(fields)), False
+    return columns_without_header(len(fields)), fields == COUNTED
 
 
 def csv_tasks(stream: Readable, place: Place, scale: Scale) -> Iterator[CsvBlock]:

@@ -196,6 +196,28 @@ def test_g08_names_of_other_origins(score: Score, digits, tmp_path: Path, names:
     assert scored.digits() == expected_digits(digits[0])
 
 
+@pytest.mark.parametrize("divisor", [1, 255])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_g08_numbers_of_columns_that_begin_with_the_label_are_a_header(
+    score: Score, digits, tmp_path: Path, divisor: int, quote: str
+):
+    images, labels = digits
+    rows = [",".join(f"{value / divisor:.6g}" for value in image.reshape(784).tolist()) for image in images]
+    header = ",".join(f"{quote}{number}{quote}" for number in range(785))
+    lines = [header, *(f"{label},{row}" for label, row in zip(labels, rows, strict=True))]
+    scored = score(write(tmp_path / "counted.csv", lines))
+    assert scored.digits() == expected_digits(images)
+    assert [row["label"] for row in scored.rows] == labels.tolist()
+    assert [row["item"] for row in scored.rows] == [str(line) for line in range(2, 102)]
+
+
+def test_labels_in_the_last_of_numbered_columns_are_refused(score: Score, digits, tmp_path: Path):
+    rows = [f"{line},{label}" for line, label in zip(csv_lines_of(digits[0]), digits[1], strict=True)]
+    scored = score(write(tmp_path / "last.csv", [",".join(map(str, range(785))), *rows]))
+    (error,) = scored.errors()
+    assert error.startswith("the labels seem to be in the last column")
+
+
 def test_g08_dark_ink_on_light_paper_is_turned(score: Score, digits, tmp_path: Path):
     assert score(write_csv(tmp_path / "dark.csv", 255 - digits[0])).digits() == expected_digits(digits[0])
 
