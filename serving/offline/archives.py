@@ -23,6 +23,8 @@ MAX_DIRECTORY_BYTES = 128 * MAX_MEMBERS
 MAX_RATIO = 200
 # Below this size the ratio is not looked at: a blank bitmap compresses well and does no harm.
 RATIO_FREE_BYTES = 16 << 20
+# What describes one member of a tar file, which the standard library holds. A name has at most a few kilobytes.
+MAX_HEADER_BYTES = 1 << 20
 
 _END_OF_DIRECTORY, _ZIP64_LOCATOR = b"PK\x05\x06", b"PK\x06\x07"
 
@@ -133,28 +135,39 @@ def _check_directory(path: Path) -> None:
 
 
 class _Unbroken:
-    """A stream that ends where it is broken, which is the `failure`: `tarfile` loses what it has read by then."""
+    """A stream that ends where it is broken, which is the `failure`: `tarfile` loses what it has read by then.
+
+    It ends where a header does not, too: `left` is what may be read before the next member.
+    """
 
     def __init__(self, stream: Readable):
-        self._stream = stream
+        self._stream, self.left = stream, MAX_HEADER_BYTES
         self.failure: Exception | None = None
 
     def read(self, size: int, /) -> bytes:
-        try:
-            return self._stream.read(size)
-        except (InvalidInput, *BROKEN) as error:
-            self.failure = error
-            return b""
+        if self.failure is None:
+            try:
+                return self._read(size)
+            except (InvalidInput, *BROKEN) as error:
+                self.failure = error
+        return b""
+
+    def _read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self.left -= len(data)
+        if self.left < 0:
+            raise InvalidInput(f"more than {MAX_HEADER_BYTES} bytes that describe one member")
+        return data
 
 
 class _Part:
     """The bytes of a member of a tar stream; what `tarfile` itself gives loses those before the end of a cut one."""
 
-    def __init__(self, whole: _Unbroken, archive: IO[bytes], size: int):
-        self._whole, self._archive, self._left = whole, archive, max(0, size)  # a header may claim less than nothing
+    def __init__(self, whole: _Unbroken, packed: IO[bytes], size: int):
+        self._whole, self._packed, self._left = whole, packed, max(0, size)  # a header may claim less than nothing
 
     def read(self, size: int, /) -> bytes:
-        data = self._archive.read(min(size, self._left))
+        data = self._packed.read(min(size, self._left))
         self._left -= len(data)
         if self._left and size and not data:
             raise self._whole.failure or EOFError("unexpected end of data")
@@ -165,7 +178,8 @@ def tar_members(stream: Readable) -> Iterator[Member]:
     """Yield the members of a tar stream, decompressed before; each must be read before the next is asked for.
 
     Raises:
-        InvalidInput: more members than `MAX_MEMBERS`, or a broken file; what the stream raises.
+        InvalidInput: more members than `MAX_MEMBERS`, more than `MAX_HEADER_BYTES` before one, or a broken file; what
+            the stream raises.
     """
     whole = _Unbroken(stream)
     try:
@@ -173,22 +187,26 @@ def tar_members(stream: Readable) -> Iterator[Member]:
             for count, info in enumerate(archive, 1):
                 if count > MAX_MEMBERS:
                     raise InvalidInput(f"more than {MAX_MEMBERS} members; the rest is not read")
+                packed = cast("IO[bytes]", archive.fileobj)
+                whole.left = archive.offset - packed.tell() + MAX_HEADER_BYTES
                 if not info.isdir() and not _is_hidden(info.name):
-                    yield _tar_member(whole, archive, info)
-                archive.members = []  # the standard library keeps every member of a stream
+                    yield _tar_member(whole, packed, info)
+                # The standard library keeps every member of a stream, and what headers say of all of them.
+                archive.members, archive.pax_headers = [], {}
     except (tarfile.TarError, IndexError, ValueError) as error:  # the last two for sparse members whose map is cut
-        if whole.failure is None:
-            raise InvalidInput(describe_failure(error)) from error
+        whole.failure = whole.failure or InvalidInput(describe_failure(error))
+    if whole.failure:
+        raise whole.failure
     while read_fully(stream, BUFFER_BYTES):  # what comes behind the last member tells whether the stream is whole
         pass
 
 
-def _tar_member(whole: _Unbroken, archive: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
+def _tar_member(whole: _Unbroken, packed: IO[bytes], info: tarfile.TarInfo) -> Member:
     if not info.isreg():
         return Member(info.name, BytesIO(), "a link" if info.issym() or info.islnk() else "no regular file")
     if info.issparse():  # holes of any size, which no ratio bounds
         return Member(info.name, BytesIO(), "a sparse file: pack it anew without --sparse")
-    return Member(info.name, _Part(whole, cast("IO[bytes]", archive.fileobj), info.size))
+    return Member(info.name, _Part(whole, packed, info.size))
 
 
 def read_member(stream: Readable, limit_bytes: int) -> bytes:

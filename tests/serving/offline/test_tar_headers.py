@@ -1,0 +1,63 @@
+import io
+import tarfile
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from serving.offline import archives
+from tests.serving.offline.conftest import Score, expected_digits, png_bytes
+from tests.serving.offline.test_archives import write_tar
+
+
+def endless_header(kind: bytes) -> bytes:
+    """Return what describes a member of a tar file in three megabytes."""
+    info = tarfile.TarInfo("x")
+    info.type = kind
+    info.size = 0 if kind == tarfile.GNUTYPE_SPARSE else 3 << 20
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    if kind == tarfile.GNUTYPE_SPARSE:
+        header[482] = 1  # the map of its holes goes on in the next block, and so does that
+        header[148:156] = b"%06o\0 " % (sum(header[:148]) + 8 * 32 + sum(header[156:]))
+    return bytes(header) + (bytes(504) + b"\1" + bytes(7)) * (3 << 11)
+
+
+@pytest.mark.parametrize("kind", [*(bytes([letter]) for letter in b"LKxgX"), tarfile.GNUTYPE_SPARSE])
+@pytest.mark.parametrize("first", [False, True])
+def test_g13_a_tar_file_whose_headers_are_large_is_read_up_to_them(
+    score: Score, digits, tmp_path: Path, kind: bytes, first: bool
+):
+    members = b"" if first else write_tar(tmp_path / "a", {"a.png": png_bytes(digits[0][0])}).read_bytes()[:1024]
+    (tmp_path / "a").write_bytes(members + endless_header(kind) + bytes(1024))
+    scored = score(tmp_path / "a")
+    assert scored.digits() == [*([] if first else expected_digits(digits[0][:1])), None]
+    assert scored.errors()[-1] == "more than 1048576 bytes that describe one member"
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_long_names_and_large_members_that_are_not_looked_at_are_no_large_headers(
+    score: Score, digits, tmp_path: Path, form: int
+):
+    members = {".hidden": bytes(3 << 20), f"{'x' * 3000}.png": png_bytes(digits[0][0]), "b.png": bytes(3 << 20)}
+    with tarfile.open(tmp_path / "a", "w", format=form, pax_headers={"comment": "y" * 3000}) as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    scored = score(tmp_path / "a")
+    assert [row["item"] for row in scored.rows] == list(members)[1:]
+    assert scored.digits()[0] == expected_digits(digits[0][:1])[0]
+
+
+def test_what_headers_say_of_all_members_is_not_kept(digits, tmp_path: Path):
+    with tarfile.open(tmp_path / "a", "w") as archive:
+        for number in range(20):
+            archive.fileobj.write(tarfile.TarInfo.create_pax_global_header({f"{number}": "x" * 900_000}))
+            archive.addfile(tarfile.TarInfo(f"{number}.png"))
+    tracemalloc.start()
+    try:
+        with (tmp_path / "a").open("rb") as file:
+            assert [member.name for member in archives.tar_members(file)] == [f"{number}.png" for number in range(20)]
+        assert tracemalloc.get_traced_memory()[1] < 8_000_000
+    finally:
+        tracemalloc.stop()
