@@ -26,7 +26,8 @@ from serving.offline.pixels import Numbers, Scale
 from serving.offline.sniff import UNREAD, Compressed, Kind, Table
 from serving.offline.sources import FolderLabels, Position, Source, size_of
 from serving.offline.streams import BROKEN, Readable, Rewound, decompress, describe_failure, look, read_fully
-from serving.offline.tables import arrow_batches, parquet_batches, table_pieces
+from serving.offline.table_files import arrow_batches, parquet_batches
+from serving.offline.tables import table_pieces
 
 # Pictures of one task: the model runs them as one batch.
 PICTURES = 32

@@ -6,28 +6,22 @@ Must not know: the model.
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.compute as pc  # type: ignore[import-untyped]
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from serving.errors import InvalidInput
 from serving.offline.arrow import validity_of, values_of
 from serving.offline.columns import LABEL_NAMES, check_labels, find_pixels, parse_labels
 from serving.offline.items import NO_LABEL, Items, Place, rows_of_place
-from serving.offline.pictures import Entry
+from serving.offline.pictures import PICTURE_BYTES, Entry
 from serving.offline.pixels import IMAGE_SHAPES, PIXELS, Numbers, Scale, decide_scale, to_images, to_labels
-from serving.offline.sniff import Kind
 
 # Rows of one batch, and of encoded pictures, which are up to a thousand times larger and slower to read.
 PIXEL_ROWS, PICTURE_ROWS = 1024, 64
-
-# Parquet reads each column through a buffer of this size instead of a row group at once.
-COLUMN_BUFFER_BYTES = 1 << 16
 
 Form = Literal["columns", "lists", "pictures"]
 
@@ -151,9 +145,24 @@ def _row_names(batch: pa.RecordBatch, first: int) -> list[str]:
 def _pictures(place: Place, layout: Layout, first: int, batch: pa.RecordBatch) -> Iterator[Entry]:
     """Yield the encoded pictures of a batch, named by their number from 0; `first` is that of the first one."""
     labels, errors = _labels(batch, layout)
-    rows = zip(_row_names(batch, first), labels.tolist(), _encoded(batch, layout), strict=True)
-    for position, (name, label, picture) in enumerate(rows):
-        yield Entry(place.ordinal, place.source, name, label, picture or b"", errors.get(position))
+    column = batch.column(layout.names[0])
+    if pa.types.is_struct(column.type):
+        column = column.field("bytes")
+    errors |= {int(row): f"more than {PICTURE_BYTES} bytes" for row in np.flatnonzero(_lengths(column) > PICTURE_BYTES)}
+    for row, (name, label) in enumerate(zip(_row_names(batch, first), labels.tolist(), strict=True)):
+        # One at a time, and none that is not decoded: what waits is bounded by what has been copied.
+        picture = b"" if row in errors else column[row].as_py() or b""
+        yield Entry(place.ordinal, place.source, name, label, picture, errors.get(row))
+
+
+def _lengths(column: pa.Array) -> Numbers:
+    """Return how many bytes each value has, shape (N,), 0 for null."""
+    if pa.types.is_binary_view(column.type):  # whose length Arrow 26 does not tell: it is first in each view
+        views = np.frombuffer(column.buffers()[1] or b"", np.int32).reshape(-1, 4)
+        lengths = views[column.offset : column.offset + len(column), 0]
+    else:
+        lengths = values_of(pc.binary_length(column))
+    return np.where(validity_of(column), lengths, 0)
 
 
 def _labels(batch: pa.RecordBatch, layout: Layout) -> tuple[npt.NDArray[np.int8], dict[int, str]]:
@@ -167,14 +176,6 @@ def _labels(batch: pa.RecordBatch, layout: Layout) -> tuple[npt.NDArray[np.int8]
     labels, errors = to_labels(np.where(present, values_of(column), 0))
     labels[~present] = NO_LABEL
     return labels, errors
-
-
-def _encoded(batch: pa.RecordBatch, layout: Layout) -> list[bytes | None]:
-    column = batch.column(layout.names[0])
-    if pa.types.is_struct(column.type):
-        column = column.field("bytes")
-    pictures: list[bytes | None] = column.to_pylist()
-    return pictures
 
 
 def read_pixels(batch: pa.RecordBatch, layout: Layout) -> tuple[Numbers, dict[int, str]]:
@@ -256,38 +257,3 @@ def table_pieces(batches: Iterator[pa.RecordBatch], place: Place, scale: Scale) 
 
 def _parts(batch: pa.RecordBatch, rows: int) -> Iterator[pa.RecordBatch]:
     return (batch.slice(offset, rows) for offset in range(0, batch.num_rows, rows))
-
-
-def parquet_batches(path: Path) -> Iterator[tuple[pa.RecordBatch, float]]:
-    """Yield the batches of a Parquet file, each with the share of the file that is read by then, 0 to 1.
-
-    One batch is held, however large the row groups are.
-
-    Raises:
-        InvalidInput: no columns of digits.
-        OSError: a broken file.
-    """
-    with pq.ParquetFile(path, pre_buffer=False, buffer_size=COLUMN_BUFFER_BYTES) as file:
-        layout = find_layout(file.schema_arrow)
-        size = PICTURE_ROWS if layout.form == "pictures" else PIXEL_ROWS
-        rows = 0
-        for batch in file.iter_batches(size, columns=layout.columns, use_threads=False):
-            rows += batch.num_rows
-            # A broken file may promise fewer rows than it holds, or none.
-            yield batch, rows / max(rows, file.metadata.num_rows, 1)
-
-
-def arrow_batches(path: Path, kind: Kind) -> Iterator[tuple[pa.RecordBatch, float]]:
-    """Yield the batches of an Arrow file (Feather version 2) or stream, each with the share that is read by then.
-
-    Raises:
-        OSError: a broken file.
-    """
-    with pa.memory_map(str(path)) as source:
-        if kind == "arrow_stream":
-            for batch in pa.ipc.open_stream(source):
-                yield batch, source.tell() / source.size()
-            return
-        reader = pa.ipc.open_file(source)
-        for position in range(reader.num_record_batches):
-            yield reader.get_batch(position), (position + 1) / reader.num_record_batches

@@ -1,0 +1,76 @@
+"""Parquet and Arrow files: batches of rows, within bounds of what is held.
+
+Must not know: what the columns hold beyond their layout.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+from serving.errors import InvalidInput
+from serving.offline.archives import MAX_RATIO, RATIO_FREE_BYTES
+from serving.offline.sniff import Kind
+from serving.offline.tables import PICTURE_ROWS, PIXEL_ROWS, Layout, find_layout
+
+# Parquet reads each column through a buffer of this size instead of a row group at once.
+COLUMN_BUFFER_BYTES = 1 << 16
+# Encoded pictures of one batch: four of the largest, and a hundred thousand of MNIST.
+BATCH_BYTES = 256 << 20
+
+
+def parquet_batches(path: Path) -> Iterator[tuple[pa.RecordBatch, float]]:
+    """Yield the batches of a Parquet file, each with the share of the file that is read by then, 0 to 1.
+
+    One batch is held, however large the row groups are; of pictures, one page as well, whatever its size.
+
+    Raises:
+        InvalidInput: no columns of digits, or pictures that are packed `MAX_RATIO` times.
+        OSError: a broken file.
+    """
+    with pq.ParquetFile(path, pre_buffer=False, buffer_size=COLUMN_BUFFER_BYTES) as file:
+        layout = find_layout(file.schema_arrow)
+        rows = 0
+        for batch in _batches_of_pictures(file, layout) if layout.form == "pictures" else _batches(file, layout):
+            rows += batch.num_rows
+            # A broken file may promise fewer rows than it holds, or none.
+            yield batch, rows / max(rows, file.metadata.num_rows, 1)
+
+
+def _batches(file: pq.ParquetFile, layout: Layout, rows: int = PIXEL_ROWS, **which: Any) -> Iterator[pa.RecordBatch]:
+    yield from file.iter_batches(rows, columns=layout.columns, use_threads=False, **which)
+
+
+def _batches_of_pictures(file: pq.ParquetFile, layout: Layout) -> Iterator[pa.RecordBatch]:
+    for number in range(file.num_row_groups):
+        packed_bytes, unpacked_bytes = _sizes(file.metadata.row_group(number), layout.names[0])
+        if unpacked_bytes > max(RATIO_FREE_BYTES, MAX_RATIO * packed_bytes):
+            raise InvalidInput(f"unpacks to more than {MAX_RATIO} times its size")
+        # Every row may be the largest value of the dictionary, and that as large as all that is unpacked.
+        rows = BATCH_BYTES // max(unpacked_bytes, 1)
+        yield from _batches(file, layout, min(max(rows, 1), PICTURE_ROWS), row_groups=[number])
+
+
+def _sizes(group: pq.RowGroupMetaData, name: str) -> tuple[int, int]:
+    """Return how many bytes a column takes in the file, and unpacked, by what the file says."""
+    columns = [group.column(position) for position in range(group.num_columns)]
+    own = [column for column in columns if f"{column.path_in_schema}.".startswith(f"{name}.")]
+    return sum(column.total_compressed_size for column in own), sum(column.total_uncompressed_size for column in own)
+
+
+def arrow_batches(path: Path, kind: Kind) -> Iterator[tuple[pa.RecordBatch, float]]:
+    """Yield the batches of an Arrow file (Feather version 2) or stream, each with the share that is read by then.
+
+    Raises:
+        OSError: a broken file.
+    """
+    with pa.memory_map(str(path)) as source:
+        if kind == "arrow_stream":
+            for batch in pa.ipc.open_stream(source):
+                yield batch, source.tell() / source.size()
+            return
+        reader = pa.ipc.open_file(source)
+        for position in range(reader.num_record_batches):
+            yield reader.get_batch(position), (position + 1) / reader.num_record_batches

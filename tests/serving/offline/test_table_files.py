@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from serving.errors import InvalidInput
+from serving.offline import table_files, tables
+from serving.offline.table_files import parquet_batches
+from tests.serving.offline.conftest import Score, expected_digits, png_bytes
+
+
+@pytest.mark.parametrize("form", ["parquet", "stream"])
+@pytest.mark.parametrize("kind", ["struct", pa.binary(), pa.large_binary(), pa.binary_view()])
+def test_g13_a_picture_in_a_table_larger_than_any_is_an_error_of_its_row(
+    score: Score, digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: pa.DataType | str, form: str
+):
+    monkeypatch.setattr(tables, "PICTURE_BYTES", 5000)
+    pictures = [png_bytes(digits[0][0]), bytes(5001), None, png_bytes(digits[0][1])]
+    column = pa.array([{"bytes": data} for data in pictures]) if kind == "struct" else pa.array(pictures, kind)
+    table = pa.table({"image": column})
+    if form == "parquet":
+        pq.write_table(table, tmp_path / "a")
+    else:
+        with pa.ipc.new_stream(tmp_path / "a", table.schema) as writer:
+            writer.write_table(table)
+    scored = score(tmp_path / "a")
+    assert scored.errors() == [None, "more than 5000 bytes", "empty", None]
+    assert scored.digits() == [expected_digits(digits[0])[0], None, None, expected_digits(digits[0])[1]]
+
+
+@pytest.mark.parametrize("wrap", [pa.array, lambda pictures: pa.array([{"bytes": data} for data in pictures])])
+def test_g13_a_batch_holds_no_more_rows_than_may_all_be_the_largest_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrap
+):
+    monkeypatch.setattr(table_files, "BATCH_BYTES", 1 << 20)
+    data = np.random.default_rng(0).bytes
+    large = data(200_000)
+    # The first group of rows holds one picture in its dictionary, the second one some that are small.
+    with pq.ParquetWriter(tmp_path / "a", pa.schema({"image": wrap([b""]).type})) as writer:
+        for group in ([large] * 64, [data(100) for _ in range(64)]):
+            writer.write_table(pa.table({"image": wrap(group)}))
+    sizes = [batch.num_rows for batch, _ in parquet_batches(tmp_path / "a")]
+    assert sizes == [5] * 12 + [4] + [64]
+
+
+def test_g13_pictures_that_are_packed_too_well_are_refused_before_they_are_unpacked(
+    score: Score, digits, tmp_path: Path
+):
+    pictures = [[png_bytes(digits[0][0])], [bytes(17 << 20), png_bytes(digits[0][1])]]
+    with pq.ParquetWriter(tmp_path / "a", pa.schema({"image": pa.binary()}), compression="zstd") as writer:
+        for group in pictures:
+            writer.write_table(pa.table({"image": pa.array(group)}))
+    scored = score(tmp_path / "a")
+    assert scored.errors() == [None, "unpacks to more than 200 times its size"]
+    batches = parquet_batches(tmp_path / "a")
+    next(batches)
+    before = pa.total_allocated_bytes()
+    with pytest.raises(InvalidInput):
+        next(batches)
+    assert pa.total_allocated_bytes() <= before
