@@ -43,13 +43,21 @@ def line_blocks(stream: Readable) -> Iterator[bytes]:
 
 
 def _cut(data: bytes) -> Iterator[bytes]:
-    """Yield lines as blocks of at most `BLOCK_LINES`."""
+    """Yield lines as blocks of at most `BLOCK_LINES`, each of whole rows."""
     if data.count(b"\n") <= BLOCK_LINES:
         yield data
         return
     lines = data.split(b"\n")[:-1]
-    for first in range(0, len(lines), BLOCK_LINES):
-        yield b"\n".join([*lines[first : first + BLOCK_LINES], b""])
+    while lines:
+        height = _height_of_rows(lines[:BLOCK_LINES])
+        yield b"\n".join([*lines[:height], b""])
+        lines = lines[height:]
+
+
+def _height_of_rows(lines: list[bytes]) -> int:
+    """Return how many lines the whole rows take: all of them if a quote is not closed in so many, as a stray one."""
+    quotes = accumulate(line.count(b'"') for line in lines)
+    return max((height for height, found in enumerate(quotes, 1) if not found % 2), default=len(lines))
 
 
 def _end_of_rows(data: bytes) -> int:

@@ -29,6 +29,16 @@ def test_blocks_end_before_a_row_that_is_not_whole(monkeypatch: pytest.MonkeyPat
     assert b"".join(blocks) == row * 200_000
 
 
+@pytest.mark.parametrize("height", [2, 12, 25, BLOCK_LINES])
+def test_blocks_of_many_lines_end_before_a_row_that_is_not_whole(height: int):
+    row = b'1,"' + b"a\n" * (height - 1) + b'"\n'
+    text = row * (3 * BLOCK_LINES // height)
+    blocks = list(line_blocks(BytesIO(text)))
+    assert len(blocks) > 2
+    assert all(block.startswith(b"1,") and len(block) % len(row) == 0 for block in blocks)
+    assert b"".join(blocks) == text
+
+
 def test_a_stray_quote_holds_no_more_than_a_block():
     text = b'"x\n' + b"1\n" * 3_000_000
     blocks = list(line_blocks(BytesIO(text)))
