@@ -4,6 +4,7 @@ Must not know: the model.
 """
 
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from io import BufferedIOBase
@@ -44,9 +45,13 @@ def npz_arrays(archive: zipfile.ZipFile, place: Place, scale: Scale) -> Iterator
         scale: see `decide_scale`.
 
     Raises:
-        InvalidInput: no array of images. The tasks raise it for an array that holds no images, or pickles.
+        InvalidInput: no array of images, or two arrays of one name. The tasks raise it for an array that holds no
+            images, or pickles.
     """
-    headers = {name: _header(archive, name) for name in archive.namelist()}
+    names = archive.namelist()
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise InvalidInput(f"more than one array is named {repeated[0].removesuffix(SUFFIX)!r}")
+    headers = {name: _header(archive, name) for name in names}
     images = [name for name, header in headers.items() if header is None or header.may_be_images]
     images = images or [name for name, header in headers.items() if header and header.is_image(name)]
     if not images:

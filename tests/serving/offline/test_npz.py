@@ -1,9 +1,10 @@
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.serving.offline.conftest import Score, expected_digits
+from tests.serving.offline.conftest import Score, expected_digits, npy_bytes
 
 
 @pytest.mark.parametrize(
@@ -66,6 +67,15 @@ def test_a_flat_array_that_holds_no_labels_is_not_taken_as_such(score: Score, di
     scored = score(path)
     assert scored.digits() == expected_digits(digits[0])
     assert {row["label"] for row in scored.rows} == {None}
+
+
+def test_two_arrays_of_one_name_are_refused_where_the_first_was_lost(score: Score, digits, tmp_path: Path):
+    path = tmp_path / "twice.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", npy_bytes(digits[0]))
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("x.npy", npy_bytes(digits[0][:5]))
+    assert score(path).errors() == ["more than one array is named 'x'"]
 
 
 @pytest.mark.parametrize("convert", [lambda y: y[:, None], lambda y: y.astype(str), lambda y: y.astype("S1")])
