@@ -71,7 +71,8 @@ class Metered:
         return data
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Tell whether a member is hidden, or what macOS packs beside each file of an archive; these are not looked at."""
     parts = Path(name).parts
     return any(part.startswith(".") and part != ".." for part in parts) or "__MACOSX" in parts
 
@@ -97,7 +98,7 @@ def zip_members(archive: zipfile.ZipFile) -> Iterator[Member]:
     for info in archive.infolist():
         if not info.filename:  # which is_dir does not expect
             yield Member("", BytesIO(), "a member without a name")
-        elif not info.is_dir() and not _is_hidden(info.filename):
+        elif not info.is_dir() and not is_hidden(info.filename):
             yield from _zip_member(archive, info)
 
 
@@ -189,7 +190,7 @@ def tar_members(stream: Readable) -> Iterator[Member]:
                     raise InvalidInput(f"more than {MAX_MEMBERS} members; the rest is not read")
                 packed = cast("IO[bytes]", archive.fileobj)
                 whole.left = archive.offset - packed.tell() + MAX_HEADER_BYTES
-                if not info.isdir() and not _is_hidden(info.name):
+                if not info.isdir() and not is_hidden(info.name):
                     yield _tar_member(whole, packed, info)
                 # The standard library keeps every member of a stream, and what headers say of all of them.
                 archive.members, archive.pax_headers = [], {}

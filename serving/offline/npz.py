@@ -12,7 +12,7 @@ from io import BufferedIOBase
 import numpy as np
 
 from serving.errors import InvalidInput
-from serving.offline.archives import Metered, open_member
+from serving.offline.archives import Metered, is_hidden, open_member
 from serving.offline.arrays import NUMBERS, ArrayRows, npy_tasks, read_npy_header
 from serving.offline.columns import LABEL_NAMES
 from serving.offline.items import Place
@@ -31,8 +31,8 @@ _PAIRS = (
 
 
 def is_npz(archive: zipfile.ZipFile) -> bool:
-    """Tell whether a zip file holds arrays and nothing else."""
-    names = archive.namelist()
+    """Tell whether a zip file holds arrays and nothing else, hidden members aside."""
+    names = _names(archive)
     return bool(names) and all(name.endswith(SUFFIX) for name in names)
 
 
@@ -48,7 +48,7 @@ def npz_arrays(archive: zipfile.ZipFile, place: Place, scale: Scale) -> Iterator
         InvalidInput: no array of images, or two arrays of one name. The tasks raise it for an array that holds no
             images, or pickles.
     """
-    names = archive.namelist()
+    names = _names(archive)
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise InvalidInput(f"more than one array is named {repeated[0].removesuffix(SUFFIX)!r}")
     headers = {name: _header(archive, name) for name in names}
@@ -61,6 +61,10 @@ def npz_arrays(archive: zipfile.ZipFile, place: Place, scale: Scale) -> Iterator
         stem = name.removesuffix(SUFFIX)
         inner = replace(place, prefix=f"{place.prefix}{stem}/")
         yield stem, _tasks(archive, name, _labels_name(name, images, flat), inner, scale)
+
+
+def _names(archive: zipfile.ZipFile) -> list[str]:
+    return [name for name in archive.namelist() if not is_hidden(name)]
 
 
 def _tasks(

@@ -78,6 +78,19 @@ def test_two_arrays_of_one_name_are_refused_where_the_first_was_lost(score: Scor
     assert score(path).errors() == ["more than one array is named 'x'"]
 
 
+def test_what_macos_packs_beside_arrays_is_no_array(score: Score, digits, tmp_path: Path):
+    path = tmp_path / "mac.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("scans.npy", npy_bytes(digits[0]))
+        archive.writestr("__MACOSX/._scans.npy", b"\0\5\x16\7\0\2\0\0Mac OS X")
+        archive.writestr("labels.npy", npy_bytes(digits[1]))
+        archive.writestr("__MACOSX/._labels.npy", b"\0\5\x16\7\0\2\0\0Mac OS X")
+    scored = score(path)
+    assert scored.code == 0
+    assert scored.digits() == expected_digits(digits[0])
+    assert [row["label"] for row in scored.rows] == digits[1].tolist()
+
+
 @pytest.mark.parametrize("convert", [lambda y: y[:, None], lambda y: y.astype(str), lambda y: y.astype("S1")])
 def test_labels_may_have_a_second_axis_or_be_text(score: Score, digits, tmp_path: Path, convert):
     path = tmp_path / "digits.npz"
