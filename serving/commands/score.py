@@ -182,6 +182,8 @@ def _job(arguments: argparse.Namespace, settings: "Settings", model: "LoadedMode
     listed = list(_listed(arguments.inputs))
     if not listed:
         raise ConfigurationError("no input: standard input lists no paths")
+    if "" in listed:  # a variable that is not set; as a path it would be the current folder
+        raise ConfigurationError("an input without a name: expected a file, a folder or a glob")
     if arguments.summary and any(is_same(arguments.summary, argument) for argument in listed):
         raise ConfigurationError(f"--summary {arguments.summary}: that is an input")
     excluded = own_places(arguments.output, *([arguments.summary] if arguments.summary else []))

@@ -164,6 +164,16 @@ def test_standard_output_is_not_written(
     assert not (tmp_path / "-").exists()
 
 
+def test_an_input_without_a_name_is_refused_where_the_current_folder_was_read(
+    score: Score, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(source.parent)
+    scored = score(source, "")
+    assert scored.code == 1
+    assert "an input without a name" in scored.stderr
+    assert not (tmp_path / "scored.parquet").exists()
+
+
 def test_no_input_at_all_is_no_success(score: Score, tmp_path: Path, said: Callable[[bytes], None]):
     said(b"\n")
     scored = score("-")
