@@ -25,7 +25,8 @@ its content says, not its name; kinds may be mixed:
                          lists of pixels, or of encoded pictures
   PNG, JPEG, TIFF, ...   any picture of a digit
   zip, tar               of pictures, IDX, NPY and CSV; gzip, bzip2 and xz around them and around IDX, NPY and CSV
-Folders are searched, but for hidden files; a folder named 0 to 9 or zero to nine labels the pictures in it.
+Folders are searched, but for hidden files and what other runs keep; a folder named 0 to 9 or zero to nine labels the
+pictures in it.
 Numbers are 0 = paper to 255 = ink. Floats that lie between 0 and 1 are taken as 0 to 1; nothing but zeros and ones is
 refused unless --scale says what 1 means.
 

@@ -20,18 +20,17 @@ from serving.errors import ServingError
 from serving.offline.arrow import values_of
 from serving.offline.items import Task
 from serving.offline.journal import (
-    OUTPUT,
     Journal,
     ResumeRefused,
     Retry,
     check_job,
     check_sources,
-    is_unfinished,
     remove,
 )
 from serving.offline.limits import ErrorLimit
 from serving.offline.plan import Plan, ReadOptions
 from serving.offline.progress import Progress
+from serving.offline.run_folder import OUTPUT, is_unfinished
 from serving.offline.sources import Inputs, Position, Survey, place_of, real, survey
 from serving.offline.summary import Summary
 from serving.offline.writers import Form, write_output

@@ -23,9 +23,9 @@ import pyarrow as pa  # type: ignore[import-untyped]
 from serving.errors import ServingError
 from serving.offline.arrow import booleans, values_of
 from serving.offline.rows import SCHEMA
+from serving.offline.run_folder import JOB, JOURNAL, OUTPUT, ROWS, SOURCES
 from serving.offline.sources import STAMP_BYTES, Position
 
-JOB, SOURCES, ROWS, JOURNAL, OUTPUT = "job.json", "sources", "rows.arrows", "journal", "output"
 NEW_SOURCES = f"{SOURCES}.new"
 
 # What the folder may hold, in the order in which it is removed: without a job it is no run to go on with, and what
@@ -189,11 +189,6 @@ def _line(end: int, data: bytes | memoryview, position: Position) -> bytes:
 def _position(line: bytes) -> Position:
     ordinal, pieces = line.split()[2:]
     return Position(int(ordinal), int(pieces))
-
-
-def is_unfinished(folder: Path) -> bool:
-    """Return whether there is a run to go on with; a folder that was being removed is none."""
-    return all((folder / name).exists() for name in (JOB, SOURCES, ROWS, JOURNAL))
 
 
 def read_rows(folder: Path) -> Iterator[pa.RecordBatch]:

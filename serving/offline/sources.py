@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from serving.offline.arrays import labels_path
 from serving.offline.items import NO_LABEL
+from serving.offline.run_folder import is_unfinished
 
 # A path, the label of its folder or -1, and why it cannot be read.
 Found = tuple[Path, int, str | None]
@@ -67,8 +68,9 @@ class FolderLabels:
 class Inputs:
     """Every source that the arguments name; iterate as often as needed.
 
-    Hidden files and folders are not looked at, nor is a file of labels beside the images it belongs to; a glob that
-    names a hidden one finds it, and what lies in a folder that matches is found once.
+    Hidden files and folders are not looked at, nor are a file of labels beside the images it belongs to and the folder
+    of a run, unless it is named itself; a glob that names a hidden one finds it, and what lies in a folder that matches
+    is found once.
 
     Attributes:
         arguments: files, folders and globs.
@@ -134,6 +136,8 @@ class Inputs:
         resolved = folder.resolve()
         if resolved in above:
             yield folder, NO_LABEL, "a link to a folder that it lies in"
+            return
+        if folder != root and is_unfinished(folder):
             return
         entries = {entry.name: entry for entry in folder.iterdir() if not entry.name.startswith(".")}
         if not entries and folder.suffix.lower() in PICTURE_SUFFIXES:

@@ -204,6 +204,16 @@ def test_links_to_folders_are_followed(score: Score, digits, tmp_path: Path):
     assert [row["label"] for row in score(tree).rows] == [3, 3, 4, 4]
 
 
+def test_what_another_run_keeps_for_its_retry_is_no_input(score: Score, digits, tmp_path: Path):
+    tree = write_tree(tmp_path / "tree", digits[0][:3], ["a"] * 3)
+    for folder in (tree, tree / "a"):
+        assert score(tmp_path / "none.png", output=folder / "other.parquet").code == 3
+        (folder / "other.parquet").unlink()
+    assert (tree / "other.parquet.partial").is_dir()
+    for argument in (tree, tree / "*", tree / "**"):
+        assert score(argument).digits() == expected_digits(digits[0][:3])
+
+
 def test_an_input_is_never_overwritten(score: Score, digits, tmp_path: Path):
     path = write_csv(tmp_path / "rows.csv", *digits)
     before = path.read_bytes()
