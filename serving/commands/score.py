@@ -144,13 +144,16 @@ def _processors() -> int:
 
 
 def _load(arguments: argparse.Namespace, settings: "Settings") -> "LoadedModel":
-    from serving.errors import ModelNotFound
+    from serving.errors import ConfigurationError, ModelNotFound
     from serving.repository import Repository, load
 
     name, _, version = (arguments.model or settings.default_model).partition("/")
     if version and not version.isdecimal():
         raise ModelNotFound(f"no version {version!r} of {name}: a version is a whole number")
-    folder = Repository(arguments.models or settings.models).folder(name, int(version) if version else None)
+    models: Path = arguments.models or settings.models
+    if not models.is_dir():
+        raise ConfigurationError(f"no models: {models} is no folder")
+    folder = Repository(models).folder(name, int(version) if version else None)
     # Each worker runs the model in its own thread: no work is handed over, and none waits for another.
     return load(folder, arguments.device or settings.device, threads=1)
 

@@ -104,6 +104,16 @@ def test_a_model_that_is_not_there_stops_it(models: Path, source: Path, tmp_path
     assert error in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("by_option", [True, False])
+def test_a_folder_of_models_that_is_not_there_is_named(
+    source: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch, by_option: bool
+):
+    monkeypatch.setenv("MNIST_MODELS", str(tmp_path / "none"))
+    options = ["--models", str(tmp_path / "none")] if by_option else []
+    assert main(["score", str(source), "-o", str(tmp_path / "o.csv"), *options]) == 1
+    assert f"no models: {tmp_path / 'none'} is no folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("options", [["--workers", "0"], ["--scale", "2"], ["--fail-fast", "--max-errors", "3"], []])
 def test_wrong_usage_is_exit_code_2(source: Path, options: list[str], capsys):
     with pytest.raises(SystemExit) as ended:
