@@ -14,6 +14,7 @@ from typing import IO, cast
 
 from serving.errors import InvalidInput
 from serving.offline.streams import BROKEN, BUFFER_BYTES, Readable, describe_failure, read_fully
+from serving.offline.zip_streams import open_member
 
 # MNIST as single pictures has 70,000 members. The standard library keeps about 500 bytes for each of a zip file.
 MAX_MEMBERS = 250_000
@@ -88,11 +89,6 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo | str) -> BufferedIOBase:
-    """Open a member of a zip file, decompressed."""
-    return cast("BufferedIOBase", archive.open(member))  # which the types of the standard library do not say
-
-
 def zip_members(archive: zipfile.ZipFile) -> Iterator[Member]:
     """Yield the members of a zip file."""
     for info in archive.infolist():
@@ -111,7 +107,7 @@ def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[Mem
         return
     try:
         stream = open_member(archive, info)
-    except BROKEN as error:
+    except (InvalidInput, *BROKEN) as error:
         yield Member(info.filename, BytesIO(), describe_failure(error))
         return
     with stream:

@@ -12,12 +12,13 @@ from io import BufferedIOBase
 import numpy as np
 
 from serving.errors import InvalidInput
-from serving.offline.archives import Metered, is_hidden, open_member
+from serving.offline.archives import Metered, is_hidden
 from serving.offline.arrays import NUMBERS, ArrayRows, npy_tasks, read_npy_header
 from serving.offline.columns import LABEL_NAMES
 from serving.offline.items import Place
 from serving.offline.pixels import PIXELS, Numbers, Scale, count_images
 from serving.offline.streams import BROKEN, Readable, read_fully
+from serving.offline.zip_streams import open_member
 
 SUFFIX = ".npy"
 # NumPy's kinds of dtypes that labels may have: numbers, or text of numbers.
