@@ -13,7 +13,7 @@ from serving.preprocess.background import Levels
 from serving.preprocess.ink import find_ink
 from serving.preprocess.strokes import choose
 from tests.pictures import PAPER, PEN, encode, outline, page_with, png
-from tests.serving.preprocess.conftest import Read
+from tests.serving.preprocess.conftest import Classify, Read
 
 
 def _circle(page: Any) -> None:
@@ -160,6 +160,45 @@ def test_dark_lines_of_squared_paper_are_no_ink(
     right = sum(found == label for found, label in zip(read_all(files), labels[:60].tolist(), strict=True))
     assert right >= 57
     assert sum(not prepare(file).reasons for file in files) >= 57
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [((0, 50), (499, 50))],
+        [((0, 340), (499, 320))],
+        [((12, 340), (488, 340))],
+        [((60, 0), (70, 399))],
+        [((0, 40), (499, 54)), ((0, 340), (499, 330))],
+        [((60, 0), (60, 399)), ((420, 0), (430, 399))],
+    ],
+)
+@pytest.mark.parametrize("breadth", [3, 7])
+def test_a_dark_line_across_the_page_is_no_ink(
+    breadth: int, lines: list[tuple[tuple[int, int], tuple[int, int]]], test_digits: Any, classify: Classify
+) -> None:
+    images, labels = test_digits
+    prepared = []
+    for seed, digit in enumerate(images[:40]):
+        page = page_with(digit, 170, (400, 500), (170, 110), seed)
+        for start, end in lines:
+            cv2.line(page, start, end, 70, breadth)
+        prepared.append(prepare(png(page)))
+    found = classify([each.image for each in prepared])
+    assert sum(digit == label for digit, label in zip(found, labels[:40].tolist(), strict=True)) >= 38
+    assert sum(not each.reasons for each in prepared) >= 38
+
+
+def test_a_1_from_edge_to_edge_is_no_line_of_the_page(test_digits: Any) -> None:
+    page = np.full((280, 380), PAPER, np.uint8)
+    cv2.line(page, (90, 0), (80, 279), PEN, 4)
+    cv2.circle(page, (30, 200), 12, PEN, -1)
+    prepared = prepare(png(page))
+    assert prepared.reasons == ()
+    assert prepared.box is not None
+    assert prepared.box[1::2] == (0, 280)
+    beside = page_with(test_digits[0][0], 220, (280, 380), (160, 30), 0)
+    assert prepare(png(np.minimum(page, beside))).reasons == ("several_digits",)
 
 
 def test_the_shadow_of_fingers_over_a_digit_is_no_ink(test_digits: Any, read_all: Read) -> None:
