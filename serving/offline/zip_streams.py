@@ -30,7 +30,12 @@ def open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo | str) -> io.B
     info = member if isinstance(member, zipfile.ZipInfo) else archive.getinfo(member)
     if info.compress_type not in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
         return cast("io.BufferedIOBase", archive.open(info))  # which the types of the standard library do not say
-    return io.BufferedReader(_Checked(_unpacked(_as_it_is(archive, info), info), info))
+    packed = _as_it_is(archive, info)
+    try:
+        return io.BufferedReader(_Checked(_unpacked(packed, info), packed, info))
+    except BaseException:
+        packed.close()
+        raise
 
 
 def _unpacked(packed: IO[bytes], info: zipfile.ZipInfo) -> io.BufferedIOBase:
@@ -61,11 +66,12 @@ class _Checked(io.RawIOBase):
 
     Args:
         stream: decompressed bytes.
+        packed: where they come from; closed with them.
         info: what the zip file says of them.
     """
 
-    def __init__(self, stream: io.BufferedIOBase, info: zipfile.ZipInfo):
-        self._stream, self._info = stream, info
+    def __init__(self, stream: io.BufferedIOBase, packed: IO[bytes], info: zipfile.ZipInfo):
+        self._stream, self._packed, self._info = stream, packed, info
         self._crc = 0
 
     def readable(self) -> bool:
@@ -86,6 +92,7 @@ class _Checked(io.RawIOBase):
         return len(data)
 
     def close(self) -> None:
-        """Close the stream, too."""
+        """Close what it reads from, too."""
         self._stream.close()
+        self._packed.close()
         super().close()

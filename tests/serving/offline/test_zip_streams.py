@@ -2,7 +2,6 @@ import io
 import random
 import tracemalloc
 import zipfile
-from pathlib import Path
 
 import pytest
 
@@ -21,7 +20,7 @@ def zipped(kind: int, content: bytes = CONTENT) -> io.BytesIO:
     return file
 
 
-def read(file: io.BytesIO | Path, size: int = -1) -> bytes:
+def read(file: io.BytesIO, size: int = -1) -> bytes:
     with zipfile.ZipFile(file) as archive, open_member(archive, "a/b.bin") as stream:
         return stream.read(size)
 
@@ -52,6 +51,21 @@ def test_the_end_of_an_lzma_stream_may_be_known_by_its_size():
         info.flag_bits &= ~2
         with open_member(archive, info) as stream:
             assert stream.read() == CONTENT
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("damage", [b"", bytes(12)])
+def test_no_member_keeps_the_file_open_whatever_became_of_it(kind: int, damage: bytes):
+    content = bytearray(zipped(kind).getvalue())
+    content[45 : 45 + len(damage)] = damage
+    kept: list[BaseException] = []
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        try:
+            with open_member(archive, "a/b.bin") as stream:
+                stream.read()
+        except Exception as error:
+            kept.append(error)  # and with it whatever its frames hold
+        assert archive._fileRefCnt == 1, "it is closed with the archive"
 
 
 @pytest.mark.parametrize("kind", PACKED)
