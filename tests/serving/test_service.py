@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import httpx
 import numpy as np
@@ -47,9 +48,23 @@ async def test_bentomls_method_reads_many_images_or_one(service: ModuleType):
     assert answer["model"] == {"name": "tiny", "version": "1"}
     assert answer["accepted"] == [True] * 5
     assert (await service.hosted().classify(images[0].astype(np.int64)))["digits"] == answer["digits"][:1]
-    for wrong in (np.zeros((1, 28, 27), np.uint8), np.full((1, 28, 28), 0.5), np.full((1, 28, 28), 256)):
-        with pytest.raises(InvalidInput, match="pixels"):
-            await service.hosted().classify(wrong)
+
+
+@pytest.mark.parametrize(
+    ("images", "text"),
+    [
+        (np.zeros((1, 28, 27), np.uint8), "expected 28 integers, got 27 values"),
+        (np.zeros(783, np.uint8), "784 integers, got 783 values"),
+        (np.zeros((1, 28, 28), np.float32), "integers"),
+        (np.zeros((1, 28, 28), bool), "integers"),
+        (np.full((1, 28, 28), 256), "0 to 255"),
+        (np.full((1, 28, 28), -1), "0 to 255"),
+    ],
+)
+async def test_bentomls_method_refuses_what_it_would_have_to_guess(service: ModuleType, images: Any, text: str):
+    await service.hosted().worker.catalogue.start()
+    with pytest.raises(InvalidInput, match=text):
+        await service.hosted().classify(images)
 
 
 async def test_bentoml_is_asked_for_its_description_alone_and_is_not_named(tmp_path: Path):
