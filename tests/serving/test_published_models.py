@@ -1,4 +1,6 @@
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -40,9 +42,17 @@ def test_every_check_passed_and_the_manifest_describes_the_file(folder: Path):
     graph = onnx.load(folder / MODEL_FILE_NAME)
     assert (manifest.opset, manifest.ir_version) == (opset_of(graph), graph.ir_version)
     assert [node.op_type for node in graph.graph.node if "Softmax" in node.op_type] == ["Softmax"]
-    # As `training.provenance` says it, of each code that went on with the run.
+    if _is_committed(folder):
+        assert len(manifest.training.code_commit) == 40
+    # Of one that was trained here, as `training.provenance` says it, of each code that went on with the run.
     commits = manifest.training.code_commit.split(", ")
     assert [commit for commit in commits if not re.fullmatch(r"[0-9a-f]{40}(-dirty)?|unknown", commit)] == []
+
+
+def _is_committed(folder: Path) -> bool:
+    """Return whether git knows a version; without git none is known."""
+    listing = ["git", "ls-files", "--", str(folder / MODEL_FILE_NAME)]
+    return bool(shutil.which("git") and subprocess.run(listing, cwd=folder, capture_output=True, check=False).stdout)
 
 
 @pytest.mark.parametrize("folder", PUBLISHED, ids=by_name)
