@@ -55,11 +55,14 @@ class BodyReader:
             QueueFull: there is no room for them now.
         """
         _Share(self).grow(size_bytes)
-        self._check_room()
+        if full := self._full():
+            raise full
 
-    def _check_room(self) -> None:
-        if self.pending > self._max_pending:
-            raise QueueFull(f"bodies of {self._max_pending} bytes are on the way; try again later", 1.0)
+    def _full(self) -> QueueFull | None:
+        """Return why there is no room for what is pending, if there is none."""
+        if self.pending <= self._max_pending:
+            return None
+        return QueueFull(f"bodies of {self._max_pending} bytes are on the way; try again later", 1.0)
 
     async def _read_rest(self, request: Request, message: Message) -> bytes:
         pieces = _Pieces()
@@ -72,10 +75,8 @@ class BodyReader:
                 if pieces.size > self.max_bytes:
                     raise _too_large(self.max_bytes)
                 share.grow(pieces.size)
-                try:
-                    self._check_room()
-                except QueueFull as error:
-                    raise CutOff(error) from None
+                if full := self._full():
+                    raise CutOff(full)
                 if not message.get("more_body"):
                     return await pieces.join()
                 message = await _receive(request, max(stop - loop.time(), 0.0))
