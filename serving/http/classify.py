@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from serving.catalogue import Catalogue
-from serving.errors import InvalidInput, UnsupportedMediaType
+from serving.errors import InvalidInput
 from serving.heavy import here_or_alone, take_apart
 from serving.http.bodies import BodyReader
 from serving.http.compression import refuse_packed
@@ -22,6 +22,8 @@ from serving.http.errors import json_response
 from serving.http.pictures import read_pixels
 from serving.http.predict import INLINE_ITEMS
 from serving.http.strict_json import read_json
+from serving.http.v2 import check_media_type
+from serving.http.v2_messages import JSON
 from serving.limits import Limits
 from serving.predictor import Predictor
 from serving.runtime import Outputs
@@ -47,9 +49,7 @@ class ClassifyEndpoint:
 
     async def classify(self, request: Request) -> Response:
         """Return digits, confidences, probabilities and whether each is accepted; and the model."""
-        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media_type != "application/json":
-            raise UnsupportedMediaType(f"Content-Type {media_type[:80]!r}: expected application/json")
+        check_media_type(request.headers.get("content-type", ""), (JSON,))
         refuse_packed(request.headers.get("content-encoding", ""))
         predictor = self._catalogue.get()
         request.scope["model"] = predictor.name

@@ -4,6 +4,7 @@ Must not know: tensors, how a model is run.
 """
 
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -30,7 +31,7 @@ from serving.protocol.statistics import Statistics
 from serving.settings import Settings
 
 # tritonclient sends no type at all.
-MEDIA_TYPES = {"", JSON, OCTETS}
+MEDIA_TYPES = ("", JSON, OCTETS)
 
 
 class V2Endpoints:
@@ -196,12 +197,13 @@ class V2Endpoints:
         return options
 
 
-def check_media_type(content_type: str) -> None:
-    """Refuse a body that is declared to be of another kind than the protocol's.
+def check_media_type(content_type: str, allowed: Sequence[str] = MEDIA_TYPES) -> None:
+    """Refuse a body that is declared to be of another kind than is allowed, by default the protocol's.
 
     Raises:
         UnsupportedMediaType: says what it is and what was expected.
     """
     media_type = content_type.partition(";")[0].strip().lower()
-    if media_type not in MEDIA_TYPES:
-        raise UnsupportedMediaType(f"Content-Type {media_type[:80]!r}: expected {JSON} or {OCTETS}")
+    if media_type not in allowed:
+        named = " or ".join(filter(None, allowed))
+        raise UnsupportedMediaType(f"Content-Type {media_type[:80]!r}: expected {named}")
