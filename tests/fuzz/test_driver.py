@@ -1,6 +1,7 @@
 """What ends a fuzzer counts, also where it left no input behind."""
 
 import base64
+import itertools
 import os
 import signal
 import sys
@@ -19,6 +20,8 @@ def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Return a function that lets the next fuzzer end with these last words, exit code and finding."""
     monkeypatch.setattr(driver, "FOLDER", tmp_path)
     monkeypatch.setattr(sys, "argv", ["fuzz", "csv"])
+    # Three seconds for each run, however long this machine takes to fork.
+    monkeypatch.setattr(driver, "time", SimpleNamespace(monotonic=itertools.count(step=3).__next__))
 
     def end(words: str, code: int, finding: bytes | None = None) -> None:
         def fuzz(name: str, folder: Path, options: list[str]) -> None:
@@ -38,14 +41,14 @@ def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_a_run_without_findings_is_good(ends, capsys):
     ends("Done 12345 runs in 5 second(s)\n", 0)
     assert driver.main() == 0
-    assert capsys.readouterr().out.startswith("| `csv` | 12,345 | 0 | 0 | 20")
+    assert capsys.readouterr().out.startswith("| `csv` | 12,345 | 3 | 0 | 20")
 
 
 def test_what_broke_is_printed_with_the_input(ends, capsys):
     ends("#7\tNEW\nTooSlow: 1.02 s for 3 bytes\n", 77, b"abc")
     assert driver.main() == 1
     row, where, *words, packed = capsys.readouterr().out.splitlines()
-    assert row.startswith("| `csv` | 7 | 0 | 1 | ")
+    assert row.startswith("| `csv` | 7 | 3 | 1 | ")
     assert where.endswith("crash-1")
     assert words == ["#7\tNEW", "TooSlow: 1.02 s for 3 bytes"]
     assert zlib.decompress(base64.b64decode(packed.removeprefix("zlib, base64: "))) == b"abc"
