@@ -5,6 +5,7 @@
 #   SCORING=no|yes     with pyarrow, for files (no)
 #   BASE_IMAGE=...     the base; docker's default is the Dockerfile's, podman's a Debian bookworm made here by mmdebstrap
 #   PYTHON=...         the interpreter with the tests' dependencies (.venv/bin/python)
+#   TEST_AFTER=PID     build beside this process, and test when it has ended
 set -euo pipefail
 cd "$(dirname "$0")/.."
 RUNTIME=${RUNTIME:-cpu}
@@ -109,5 +110,6 @@ SYFT_CHECK_FOR_APP_UPDATE=false "$(dirname "$PYTHON")/syft" scan -q "docker-arch
   --source-name mnist-reader -o "cyclonedx-json=$BILL"
 rm "$WORK/image.tar"
 say "bill of materials made"
+[ -z "${TEST_AFTER:-}" ] || tail --pid="$TEST_AFTER" -f /dev/null
 export ENGINE IMAGE BASE_IMAGE REVISION RUNTIME SCORING BILL
 "$PYTHON" -m pytest tests/image -v -s
