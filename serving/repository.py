@@ -19,6 +19,9 @@ from serving.runtime import Device, OnnxModel
 # a GPU sums in another order, and its convolutions may round to ten bits.
 GOLDEN_TOLERANCE = {"CPUExecutionProvider": 1e-3, "CUDAExecutionProvider": 1e-2}
 
+# What ext4 has at the root of every volume; nobody but root may look into it.
+LOST_AND_FOUND = "lost+found"
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -43,7 +46,7 @@ class Repository:
     """A folder in the layout of Triton's model repository: `NAME/VERSION/`, versions being whole numbers.
 
     Args:
-        root: the folder. Hidden folders, files, and folders that are no version are not looked at.
+        root: the folder. Hidden folders, files, lost+found, and folders that are no version are not looked at.
     """
 
     def __init__(self, root: Path):
@@ -51,7 +54,8 @@ class Repository:
 
     def _folders(self) -> list[str]:
         entries = self.root.iterdir() if self.root.is_dir() else ()
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        names = (entry.name for entry in entries if entry.is_dir())
+        return sorted(name for name in names if name != LOST_AND_FOUND and not name.startswith("."))
 
     def names(self) -> list[str]:
         """Return the names of the models that have a version, sorted."""

@@ -202,6 +202,16 @@ def test_versions_are_the_whole_numbers_in_order(models: Repository):
     assert models.versions("empty") == []
 
 
+def test_the_lost_and_found_of_a_volume_which_only_root_may_look_into_is_no_model(models: Repository):
+    names = models.names()
+    lost = models.root / "lost+found"
+    (lost / "1").mkdir(parents=True)
+    lost.chmod(0)  # root, whose folders have versions whatever their mode, must not look either
+    assert models.names() == names
+    assert models.versions("lost+found") == []
+    lost.chmod(0o700)
+
+
 def test_the_largest_version_is_the_latest(models: Repository):
     assert models.folder("b") == models.root / "b" / "10"
     assert models.folder("b", 2) == models.root / "b" / "2"
