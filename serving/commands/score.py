@@ -101,7 +101,10 @@ def _add_errors(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Score the inputs; return 0 if all were scored, 3 if some were errors."""
     import os
+    import signal
 
+    # As Ctrl-C. The first process of a container, as of a job, never gets a signal for which it has no handler.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     from serving.offline.job import run_job
     from serving.settings import read_settings
 

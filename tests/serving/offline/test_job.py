@@ -20,7 +20,7 @@ from serving.offline.job import partial_folder
 from tests.serving.offline.conftest import Score, expected_digits, png_bytes, write_csv
 from tests.serving.tiny_model import tiny_graph, tiny_manifest, write_tiny_model
 
-# A run in another process that ends itself at the Nth call of a function, as SIGKILL ends it: nothing is cleaned up.
+# A run in another process that sends itself a signal at the Nth call of a function; SIGKILL leaves nothing to clean up.
 DYING = """
 import os, signal, sys
 from serving.__main__ import main
@@ -31,7 +31,7 @@ def dying(*arguments, **options):
     global calls
     calls += 1
     if calls == {calls}:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.{signal})
     return original(*arguments, **options)
 setattr(owner, name, dying)
 sys.exit(main(sys.argv[1:]))
@@ -59,8 +59,10 @@ def command(models: Path, *arguments: object) -> list[str]:
     return ["score", *map(str, arguments), "--models", str(models), "--model", "tiny", "--quiet"]
 
 
-def run_dying(models: Path, module: str, function: str, calls: int, *arguments: object) -> int:
-    code = DYING.format(module=module, function=function, calls=calls)
+def run_dying(
+    models: Path, module: str, function: str, calls: int, *arguments: object, number: signal.Signals = signal.SIGKILL
+) -> int:
+    code = DYING.format(module=module, function=function, calls=calls, signal=number.name)
     return subprocess.run(
         [sys.executable, "-c", code, *command(models, *arguments)], check=False, timeout=60
     ).returncode
@@ -85,6 +87,17 @@ def test_g02_a_run_killed_at_any_stage_resumes_to_the_same_file(
     assert killed.exists() == (function == "_synchronise")
     assert main(command(models, rows, "--output", killed, "--resume")) == 3
     assert killed.read_bytes() == whole.read_bytes()
+
+
+def test_g02_sigterm_ends_a_run_as_ctrl_c_does_since_the_first_process_of_a_container_is_not_ended_by_default(
+    models: Path, rows: Path, tmp_path: Path
+):
+    whole, ended = tmp_path / "whole.csv", tmp_path / "ended.csv"
+    assert main(command(models, rows, "--output", whole)) == 3
+    assert run_dying(models, "journal", "zlib.crc32", 3, rows, "--output", ended, number=signal.SIGTERM) == 130
+    assert not ended.exists()
+    assert main(command(models, rows, "--output", ended, "--resume")) == 3
+    assert ended.read_bytes() == whole.read_bytes()
 
 
 @pytest.mark.slow
