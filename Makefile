@@ -73,7 +73,7 @@ bench-peers: $(DEV) ## measure it beside other model servers, each installed in 
 
 image-test: $(DEV) ## build the image with docker or podman and test it (RUNTIME=cpu|gpu SCORING=no|yes)
 	.venv/bin/python -m training fetch-data
-	RUNTIME=$(RUNTIME) deploy/image-test.sh
+	RUNTIME=$(RUNTIME) PYTHON=.venv/bin/python deploy/image-test.sh
 
 check: $(DEV) ## lint, format and type checks
 	.venv/bin/ruff check .
@@ -105,8 +105,8 @@ environment-no-torch: $(NO_TORCH) ## make what test-no-torch needs
 environment-fuzz: $(FUZZ) ## make what fuzz needs
 
 define environment
-	rm -rf $(1)
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	rm -rf $(1)
 	$(PYTHON) -m venv $(1)
 	$(if $(UV),$(UV) pip install --python $(1)/bin/python,$(1)/bin/python -m pip install --disable-pip-version-check) --quiet $(foreach lock,$(2),-r $(lock))
 	touch $(3)
