@@ -1,5 +1,8 @@
 """With the component for tokens, TLS and the administrators' port, an overlay is whole and fits the service."""
 
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -62,3 +65,16 @@ def test_prometheus_shows_a_token_from_the_secret_that_the_head_describes(overla
     created = head.partition(f"create secret generic {credentials['name']}")[2].partition("\n")[0]
     assert files == {option.removeprefix("--from-file=") for option in created.split()}
     assert documents(FOLDER / "access" / "kustomization.yaml")[0]["kind"] == "Component"
+
+
+def test_the_commands_of_the_head_make_a_scrape_token_that_a_header_can_hold(tmp_path: Path):
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    head = (FOLDER / "access" / "kustomization.yaml").read_text(encoding="utf-8")
+    commands = re.findall(r"^# +(openssl .+)$", head, re.MULTILINE)
+    for command in commands:
+        subprocess.run(command, shell=True, cwd=tmp_path, check=True, timeout=60)
+    token = (tmp_path / "scrape-token").read_text(encoding="ascii")
+    assert re.fullmatch(r"[0-9a-f]{64}", token)
+    assert (tmp_path / "tokens").read_text(encoding="ascii") == token + "\n"
+    assert token not in (tmp_path / "admin-tokens").read_text(encoding="ascii")
