@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import orjson
 import pytest
 from prometheus_client import CollectorRegistry
@@ -12,7 +13,9 @@ from prometheus_client import CollectorRegistry
 from serving.cli import build_parser
 from serving.manifest import read_manifest
 from serving.metrics import Metrics
+from serving.preprocess import prepare
 from serving.repository import Repository
+from serving.runtime import open_on_cpu
 from training.checksums import FILE_NAME, is_complete, write_checksums
 
 ROOT = Path(__file__).parent.parent
@@ -97,6 +100,17 @@ def test_the_answer_on_the_first_screen_has_the_form_that_is_served():
     answer = orjson.loads(re.search(r"^    (\{\"model\".+)$", README, re.MULTILINE)[1])
     assert answer["predictions"][0]["digit"] == 7
     assert set(answer["predictions"][0]) == {"digit", "confidence", "probabilities", "accepted", "reasons", "source"}
+
+
+def test_the_figures_on_the_first_screen_are_those_of_the_committed_model():
+    answer = orjson.loads(re.search(r"^    (\{\"model\".+)$", README, re.MULTILINE)[1])
+    model, (shown,) = answer["model"], answer["predictions"]
+    picture = prepare((ROOT / "docs" / "seven.png").read_bytes())
+    graph = ROOT / "models" / model["name"] / model["version"] / "model.onnx"
+    (probabilities,) = open_on_cpu(graph.read_bytes(), 1).run(["probabilities"], {"images": picture.image[np.newaxis]})
+    # Another kind of processor rounds otherwise; another picture differs by more.
+    assert shown["probabilities"] == pytest.approx(probabilities[0].tolist(), rel=0.01)
+    assert shown["confidence"] == max(shown["probabilities"])
 
 
 def test_a_version_is_taken_back_from_the_list_too(tmp_path: Path):
