@@ -33,7 +33,7 @@ export class View {
       this.model = (this.session.chosen.find((model) => model.layers) ?? models[0]).name;
       const select = choice(models.map(({ name }) => [name, name]), this.model, (name) => {
         this.model = name;
-        this.live.now();
+        this.update();
       });
       this.chooser.replaceChildren(labelled("Network ", select));
     }

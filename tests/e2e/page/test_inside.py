@@ -209,3 +209,11 @@ def test_a_value_between_two_layers_says_what_it_may_be(sheet: Sheet):
     inspector = sheet.view("inside").locator(".inspector")
     pick(sheet, "block1.conv2.conv.input")
     expect(inspector).to_contain_text("such as max(0, x) of the one before or of its sum with a shortcut")
+
+
+@pytest.mark.parametrize("name", ["inside", "occlusion"])
+def test_another_network_can_be_chosen_before_anything_is_drawn(sheet: Sheet, name: str):
+    view = sheet.view(name)
+    view.get_by_label("Network").select_option("layered")
+    sheet.page.wait_for_timeout(700)
+    expect(view.locator("[role=status]")).to_have_text("Draw something first.")
