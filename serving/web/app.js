@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { askForToken } from "./access.js";
 import { Cards, showSeen, spoken } from "./answers.js";
-import { byId, make, percent } from "./dom.js";
+import { byId, isTextField, make, percent } from "./dom.js";
 import { Live } from "./live.js";
 import { Pad } from "./pad.js";
 import { Sources, sourceOf } from "./sources.js";
@@ -13,9 +13,6 @@ import { connectTheme } from "./theme.js";
 const VIEWS = { inside: "./inside.js", occlusion: "./occlusion.js", bench: "./bench.js", code: "./code.js" };
 const FIRST_RETRY_MS = 500;
 const LONGEST_RETRY_MS = 5000;
-
-// They have an undo of their own.
-const TEXT_FIELDS = "textarea, input:not([type=checkbox], [type=range], [type=file])";
 
 // An answer that takes longer is shown to be on its way.
 const LONG_MS = 300;
@@ -224,7 +221,7 @@ byId("undo").addEventListener("click", () => pad.undo());
 byId("clear").addEventListener("click", () => pad.clear());
 byId("pen-width").addEventListener("input", (event) => (pad.penWidth = Number(event.target.value)));
 document.addEventListener("keydown", (event) => {
-  if (event.key === "z" && (event.ctrlKey || event.metaKey) && !event.target.matches(TEXT_FIELDS)) pad.undo();
+  if (event.key === "z" && (event.ctrlKey || event.metaKey) && !isTextField(event.target)) pad.undo();
 });
 window.addEventListener("offline", () => waitForService("This device is offline."));
 window.addEventListener("online", () => retry && start());

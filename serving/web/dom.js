@@ -2,6 +2,9 @@
 
 export const byId = (id) => document.getElementById(id);
 
+// Where text is typed, which has an undo and a paste of its own.
+export const isTextField = (element) => element.matches?.("textarea, input:not([type=checkbox], [type=range], [type=file])") ?? false;
+
 export function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {

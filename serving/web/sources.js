@@ -1,6 +1,6 @@
 // Pictures from elsewhere: file, clipboard, drag, camera.
 
-import { byId } from "./dom.js";
+import { byId, isTextField } from "./dom.js";
 
 async function shown(blob) {
   return createImageBitmap(blob).catch(() => null);
@@ -48,7 +48,7 @@ export class Sources {
 
   #connectPaste() {
     document.addEventListener("paste", (event) => {
-      if (event.target.matches?.("input, textarea")) return;
+      if (isTextField(event.target)) return;
       const file = pictureOf(event.clipboardData.files);
       if (file) this.place(file, "from the clipboard");
       else this.say("The clipboard holds no picture.");

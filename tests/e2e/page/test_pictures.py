@@ -54,6 +54,15 @@ def test_a_picture_is_taken_from_the_clipboard_by_button(open_sheet: Callable[..
     expect(sheet.page.locator("#source")).to_have_text("The clipboard holds no picture.")
 
 
+@pytest.mark.parametrize("place", ["#models input >> nth=0", "#pen-width", "#pad"])
+def test_a_picture_is_pasted_wherever_no_text_is_typed(open_sheet: Callable[..., Sheet], place: str):
+    sheet = open_sheet(permissions=["clipboard-read", "clipboard-write"]).open()
+    sheet.page.evaluate(PUT, [as_base64(encode(".png", paper())), "clipboard"])
+    sheet.page.locator(place).focus()
+    sheet.page.keyboard.press("Control+v")
+    expect(sheet.page.locator("#source")).to_have_text("Picture: from the clipboard")
+
+
 def test_a_picture_is_taken_by_camera(open_sheet: Callable[..., Sheet]):
     sheet = open_sheet(permissions=["camera"]).open()
     sheet.page.locator("#camera").click()
