@@ -6,6 +6,12 @@ async function shown(blob) {
   return createImageBitmap(blob).catch(() => null);
 }
 
+// The bytes of a file, which may be changed later, or taken away; null of what cannot be read, such as a folder.
+async function copyOf(blob) {
+  const bytes = await blob.arrayBuffer().catch(() => null);
+  return bytes && new Blob([bytes], { type: blob.type });
+}
+
 function release(view) {
   for (const track of view.srcObject?.getTracks() ?? []) track.stop();
   view.srcObject = null;
@@ -33,8 +39,10 @@ export class Sources {
   // Of two pictures, the one that came last is placed last, however long the browser takes to read either.
   async place(blob, name) {
     const turn = ++this.turn;
-    const bitmap = await shown(blob);
-    if (turn === this.turn) this.pad.place(blob, name, bitmap);
+    const [copy, bitmap] = await Promise.all([copyOf(blob), shown(blob)]);
+    if (turn !== this.turn) return;
+    if (copy) this.pad.place(copy, name, bitmap);
+    else this.say(`${name} cannot be read; it may be a folder, or no longer there.`);
   }
 
   #connectFile() {

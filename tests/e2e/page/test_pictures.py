@@ -3,6 +3,7 @@
 import base64
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -138,6 +139,28 @@ def test_a_file_that_is_no_picture_is_explained_in_words(sheet: Sheet):
     sheet.page.locator("#clear").click()
     sheet.draw()
     sheet.expect_digit("7")
+
+
+def test_a_folder_that_is_dropped_is_no_picture(sheet: Sheet, tmp_path: Path):
+    area = sheet.page.locator("#pad").bounding_box()
+    assert area is not None
+    send = sheet.page.context.new_cdp_session(sheet.page).send
+    data = {"items": [], "files": [str(tmp_path)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        send("Input.dispatchDragEvent", {"type": kind, "x": area["x"] + 50, "y": area["y"] + 50, "data": data})
+    expect(sheet.page.locator("#source")).to_contain_text(f"{tmp_path.name} cannot be read")
+    expect(sheet.page.locator("#banner")).to_be_hidden()
+    expect(sheet.page.locator("#clear")).to_be_disabled()
+
+
+def test_a_file_that_changes_after_it_was_chosen_is_still_the_picture(sheet: Sheet, tmp_path: Path):
+    file = tmp_path / "seven.png"
+    file.write_bytes(PICTURES["small.png"])
+    sheet.page.locator("#file").set_input_files(file)
+    sheet.expect_digit("7")
+    file.write_bytes(b"another")
+    sheet.choose("mnist-mlp")
+    sheet.expect_digit("7", "mnist-mlp")
 
 
 def test_a_file_that_is_too_large_is_explained_in_words(sheet: Sheet):
