@@ -2,8 +2,15 @@
 
 import { byId, isTextField } from "./dom.js";
 
-async function shown(blob) {
-  return createImageBitmap(blob).catch(() => null);
+// The picture no larger than a sheet of `side` shows it: one of a phone takes 50 MB, and each is kept for an undo.
+async function shown(blob, side) {
+  const whole = await createImageBitmap(blob).catch(() => null);
+  const share = whole && side / Math.max(whole.width, whole.height);
+  if (!whole || share >= 1) return whole;
+  const [resizeWidth, resizeHeight] = [whole.width, whole.height].map((length) => Math.max(1, Math.round(length * share)));
+  const small = await createImageBitmap(whole, { resizeWidth, resizeHeight, resizeQuality: "medium" });
+  whole.close();
+  return small;
 }
 
 // The bytes of a file, which may be changed later, or taken away; null of what cannot be read, such as a folder.
@@ -39,7 +46,7 @@ export class Sources {
   // Of two pictures, the one that came last is placed last, however long the browser takes to read either.
   async place(blob, name) {
     const turn = ++this.turn;
-    const [copy, bitmap] = await Promise.all([copyOf(blob), shown(blob)]);
+    const [copy, bitmap] = await Promise.all([copyOf(blob), shown(blob, this.pad.size)]);
     if (turn !== this.turn) return;
     if (copy) this.pad.place(copy, name, bitmap);
     else this.say(`${name} cannot be read; it may be a folder, or no longer there.`);

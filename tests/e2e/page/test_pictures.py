@@ -141,6 +141,27 @@ def test_a_file_that_is_no_picture_is_explained_in_words(sheet: Sheet):
     sheet.expect_digit("7")
 
 
+KEEP_BITMAPS = """
+  const read = window.createImageBitmap;
+  window.bitmaps = [];
+  window.createImageBitmap = async (...what) => {
+    const bitmap = await read(...what);
+    bitmaps.push(bitmap);
+    return bitmap;
+  };
+"""
+
+
+def test_a_large_picture_takes_no_more_room_than_the_sheet(open_sheet: Callable[..., Sheet]):
+    sheet = open_sheet()
+    sheet.page.add_init_script(KEEP_BITMAPS)
+    sheet.open().upload("photo.jpg", encode(".jpg", paper(side=3000)[:, :2500]))
+    sheet.expect_digit("7")
+    sizes = sheet.page.evaluate("bitmaps.filter(({ width }) => width).map(({ width, height }) => [width, height])")
+    assert sizes == [[373, 448]]
+    expect(sheet.page.locator("#seen-text")).to_contain_text("in 2500 \u00d7 3000 pixels")
+
+
 def test_a_folder_that_is_dropped_is_no_picture(sheet: Sheet, tmp_path: Path):
     area = sheet.page.locator("#pad").bounding_box()
     assert area is not None
