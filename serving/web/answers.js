@@ -33,8 +33,8 @@ export class Cards {
     return this.#cards.get(name);
   }
 
-  reset() {
-    for (const card of this.#cards.values()) card.reset();
+  reset(text) {
+    for (const card of this.#cards.values()) card.reset(text);
   }
 }
 
@@ -58,8 +58,8 @@ class Card {
     this.reset();
   }
 
-  reset() {
-    this.#fill({ digit: null, probabilities: null }, "Draw something.", "", "");
+  reset(text = "Draw something.") {
+    this.#fill({ digit: null, probabilities: null }, text, "", "");
     this.time.textContent = "";
   }
 

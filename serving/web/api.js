@@ -25,6 +25,9 @@ const WORDS = {
   504: "The answer took too long.",
 };
 
+// Of a proxy, or of a network that wants people to sign in first.
+const STRANGER = "What answers is not the service.";
+
 async function refusal(response) {
   const content = await response.json().catch(() => null);
   const inPlace = content?.predictions?.find((prediction) => prediction.error)?.error;
@@ -47,7 +50,7 @@ async function call(path, options = {}) {
   if (!response.ok) throw await refusal(response);
   return response.json().catch((error) => {
     if (error.name === "AbortError") throw error;
-    throw new Offline("What answers is not the service.", { cause: error });
+    throw new Offline(STRANGER, { cause: error });
   });
 }
 
@@ -55,6 +58,7 @@ const query = (values) => new URLSearchParams(Object.entries(values).filter(([, 
 
 export async function listModels() {
   const service = await call("models");
+  if (!Array.isArray(service?.models)) throw new Offline(STRANGER);
   if (!service.models.length) throw new Offline("The service has no network loaded yet.");
   return service;
 }
@@ -65,7 +69,8 @@ export async function predict(blob, model, signal) {
   const started = performance.now();
   const path = `predict?${query({ model, include: "input" })}`;
   const answer = await call(path, { method: "POST", body: blob, headers: { "content-type": blob.type || "application/octet-stream" }, signal });
-  const [prediction] = answer.predictions;
+  const prediction = answer?.predictions?.[0];
+  if (!prediction || !answer.model) throw new Offline(STRANGER);
   if (prediction.error) throw new Refused(422, prediction.error);
   return { model: answer.model, prediction, took_ms: performance.now() - started };
 }

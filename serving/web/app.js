@@ -27,6 +27,7 @@ const session = {
   // Why there is no answer, in words.
   get missing() {
     if (!this.blob) return "Draw something first.";
+    if (retry) return "The service does not answer.";
     return this.chosen.length ? "No network could read what is there." : "Choose a network first.";
   },
 };
@@ -47,8 +48,12 @@ async function ask(signal) {
     signal.throwIfAborted();
     await settle(blob, answers);
   } catch (error) {
-    if (error instanceof api.Offline) waitForService(error.message);
-    else if (error instanceof api.Locked) lock();
+    if (error instanceof api.Offline) {
+      waitForService(error.message);
+      // What is shown was answered about another drawing.
+      cards.reset("No answer yet.");
+      await show(blob, []);
+    } else if (error instanceof api.Locked) lock();
     else throw error;
   } finally {
     clearTimeout(waits);
@@ -87,6 +92,10 @@ function noticeVersion(name, version) {
 
 async function settle(blob, answers) {
   wait_ms = FIRST_RETRY_MS;
+  await show(blob, answers);
+}
+
+async function show(blob, answers) {
   Object.assign(session, { blob, answer: answers.find(({ prediction }) => prediction) ?? null });
   byId("spoken").textContent = answers.map(({ model, prediction, refusal }) => refusal ?? spoken(model.name, prediction)).join(". ");
   showQuick(session.answer?.prediction);

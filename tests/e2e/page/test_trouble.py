@@ -7,6 +7,7 @@ import pytest
 
 from tests.e2e.browser import Sheet, encode, expect, paper
 from tests.e2e.page.conftest import DEFAULT
+from tests.e2e.page.steps import NO_DIGIT
 from tests.e2e.server import Server
 
 pytestmark = pytest.mark.browser
@@ -37,6 +38,34 @@ def test_an_answer_of_somebody_else_is_no_answer_of_the_service(sheet: Sheet):
     expect(sheet.page.locator("#banner")).to_contain_text("What answers is not the service.")
     sheet.page.unroute("**/predict*")
     sheet.expect_digit("7")
+
+
+@pytest.mark.parametrize("body", ["{}", "null", '{"model": {}, "predictions": []}'])
+@pytest.mark.parametrize("path", ["models", "predict"])
+def test_json_of_somebody_else_is_no_answer_of_the_service(sheet: Sheet, path: str, body: str):
+    asked = re.compile(f"/{path}")
+    sheet.page.route(asked, lambda route: route.fulfill(body=body, content_type="application/json"))
+    sheet.page.goto(sheet.url)
+    sheet.draw()
+    expect(sheet.page.locator("#banner")).to_contain_text("What answers is not the service.")
+    sheet.page.unroute(asked)
+    sheet.expect_digit("7")
+
+
+def test_what_was_read_before_is_no_answer_for_what_is_drawn_now(sheet: Sheet):
+    sheet.draw(((0.5, 0.1), (0.5, 0.9)))
+    sheet.expect_digit("1")
+    sheet.view("code")
+    gone = re.compile("/(predict|readyz)")
+    sheet.page.route(gone, lambda route: route.abort())
+    sheet.draw()
+    sheet.expect_digit(NO_DIGIT)
+    expect(sheet.card(DEFAULT)).to_contain_text("No answer yet.")
+    expect(sheet.page.locator("#code .note")).to_have_text("The service does not answer.")
+    for name in ("#spoken", "#quick"):
+        expect(sheet.page.locator(name)).to_have_text("")
+    expect(sheet.page.locator("#seen")).to_be_hidden()
+    expect(sheet.page.locator("#ink-box")).to_be_hidden()
 
 
 def test_a_service_that_has_too_much_to_do_is_asked_again(sheet: Sheet):
