@@ -149,7 +149,11 @@ async def send_http(port: int, request: bytes, count: int, connections: int) -> 
         await loop.create_connection(lambda: Busy(request, budget, durations), "127.0.0.1", port)
         for _ in range(connections)
     ]
-    await asyncio.gather(*(connection.finished for _, connection in made))
+    try:
+        await asyncio.gather(*(connection.finished for _, connection in made))
+    finally:
+        for _, connection in made:
+            connection.close()
     return durations
 
 
@@ -161,6 +165,10 @@ async def send_at_rate(
     Returns:
         float64 (N, 2), in the order of the answers: when each request was due, on `time.perf_counter`, and the seconds
         from then to its answer.
+
+    Raises:
+        RuntimeError: any status but 200.
+        ConnectionError: the server hung up.
     """
     free, due, answers = deque[Paced](), deque[float](), array("d")
     loop = asyncio.get_running_loop()
@@ -168,20 +176,24 @@ async def send_at_rate(
         made = await loop.create_connection(lambda: Paced(request, free, due, answers), "127.0.0.1", port)
         free.append(made[1])
     everyone = list(free)
+    broken = asyncio.gather(*(connection.finished for connection in everyone))
     started, count = time.perf_counter(), round(per_s * seconds)
     for number in range(count):
         since = started + number / per_s
         while time.perf_counter() < since:
             # The loop's timers are too coarse: they count in milliseconds.
             await asyncio.sleep(0)
+        if broken.done():
+            break
         if free:
             free.popleft().begin(since)
         else:
             due.append(since)
-    while len(answers) < 2 * count:
+    while len(answers) < 2 * count and not broken.done():
         await asyncio.sleep(0)
     for connection in everyone:
         connection.close()
+    await broken
     return np.frombuffer(answers).reshape(-1, 2)
 
 
