@@ -90,14 +90,21 @@ def p99_ms(taken: list[float]) -> float:
 
 
 def attacked_ms(kind: str, ports: list[int], seconds: float) -> float:
-    """Return the p99 of ordinary requests under an attack."""
+    """Return the p99 of ordinary requests under an attack.
+
+    Raises:
+        RuntimeError: the attack did not begin, or did not last; what was measured was quiet.
+    """
     command = ["nice", "-n", "19", sys.executable, "benchmarks/attacks.py", kind]
     command += [str(int(seconds) + 2), str(ports[1]), str(ports[2])]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as attack:
         assert attack.stdout is not None
-        attack.stdout.readline()
+        if not attack.stdout.readline():
+            raise RuntimeError(f"{kind}: the attack did not begin")
         time.sleep(1)
         taken = asyncio.run(ordinary(ports[1], seconds))
+    if attack.returncode:
+        raise RuntimeError(f"{kind}: the attack failed")
     return p99_ms(taken)
 
 

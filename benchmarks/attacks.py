@@ -6,6 +6,7 @@ Run by it: python benchmarks/attacks.py KIND SECONDS HTTP_PORT GRPC_PORT
 import contextlib
 import io
 import json
+import os
 import random
 import socket
 import sys
@@ -233,8 +234,15 @@ KINDS: dict[str, tuple[int, Callable[[], Attack]]] = {
 }
 
 
+def _fail(failed: threading.ExceptHookArgs) -> None:
+    """End the process: without this connection it would be another attack."""
+    threading.__excepthook__(failed)
+    os._exit(1)
+
+
 def main() -> None:
     """Attack until the time is over."""
+    threading.excepthook = _fail
     kind, (seconds, *ports) = sys.argv[1], map(int, sys.argv[2:])
     connections, make = KINDS[kind]
     attack, stop = make(), time.monotonic() + seconds
