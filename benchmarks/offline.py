@@ -3,7 +3,7 @@
     python benchmarks/offline.py [--model mnist-cnn] [--rows 60000] [--rounds 5] [--kinds idx csv pictures scans]
 
 Each contender is a process of its own and is timed from its command line to its finished file, interleaved with the
-others; peak memory is that of the process, as the kernel counts it. All write one digit per row.
+others; peak memory is that of the process, as the kernel counts it. All write one digit per row, the same ones.
 - scorer: `python -m serving score`.
 - bare: NumPy reads the whole file, ONNX Runtime runs it in batches of 64 with the same threads. The lower bound.
   Pictures are decoded and prepared as the service does it, by as many processes, before the first batch.
@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
 from multiprocessing import get_context
+from operator import ne
 from pathlib import Path
 
 import cv2
@@ -35,6 +36,9 @@ Images = npt.NDArray[np.uint8]
 
 # MNIST's training digits.
 DIGITS = 60_000
+# Of all digits: those between two that are as likely may be rounded otherwise in another batch.
+MAX_DIFFERING = 0.001
+SCORED = "scored.parquet"
 
 SESSION = """
 import sys, time, numpy as np, onnxruntime as ort
@@ -108,7 +112,30 @@ def rate_inside(name: str, folder: Path) -> float:
     """Return the images per second that a contender itself took down."""
     if name == "scorer":
         return float(json.loads((folder / "summary.json").read_text())["images_per_second"])
-    return float((folder / "output.csv.rate").read_text())
+    return float((folder / f"{name}.csv.rate").read_text())
+
+
+def digits_of(name: str, folder: Path) -> list[int | None]:
+    """Return the digits that a contender wrote last."""
+    if name == "scorer":
+        from pyarrow import parquet  # type: ignore[import-untyped]  # here: see `write`
+
+        digits: list[int | None] = parquet.read_table(folder / SCORED, columns=["digit"])["digit"].to_pylist()
+        return digits
+    lines = (folder / f"{name}.csv").read_text().splitlines()[1:]
+    return [int(line.partition(",")[2]) for line in lines]
+
+
+def check_digits(names: list[str], count: int, folder: Path) -> str | None:
+    """Return what is wrong if contenders did not read the same digits of all images."""
+    digits = {name: digits_of(name, folder) for name in names}
+    for name, found in digits.items():
+        if len(found) != count:
+            return f"{name} wrote {len(found)} digits of {count} images"
+        differing = sum(map(ne, found, digits[names[0]]))
+        if differing > MAX_DIFFERING * count:
+            return f"{name} reads {differing} of {count} digits otherwise than {names[0]}"
+    return None
 
 
 def write_idx(images: Images, folder: Path) -> Path:
@@ -165,7 +192,10 @@ def contenders(model: str, source: Path, folder: Path, threads: int) -> dict[str
     """Return the command line of each contender."""
     version = max(int(folder.name) for folder in (ROOT / "models" / model).iterdir() if folder.name.isdecimal())
     graph = ROOT / "models" / model / str(version) / "model.onnx"
-    script = [str(graph), str(source), str(folder / "output.csv"), str(threads)]
+
+    def script(name: str, code: str) -> list[str]:
+        return ["-c", code, str(graph), str(source), str(folder / f"{name}.csv"), str(threads)]
+
     scorer = [
         "-m",
         "serving",
@@ -177,24 +207,25 @@ def contenders(model: str, source: Path, folder: Path, threads: int) -> dict[str
         str(threads),
         "--quiet",
     ]
-    files = ["--output", str(folder / "scored.parquet"), "--summary", str(folder / "summary.json")]
-    found = {"scorer": [*scorer, *files], "bare": ["-c", BARE, *script]}
+    files = ["--output", str(folder / SCORED), "--summary", str(folder / "summary.json")]
+    found = {"scorer": [*scorer, *files], "bare": script("bare", BARE)}
     if find_spec("torch") and find_spec("torchvision"):
-        found["DataLoader"] = ["-c", LOADER, *script]
+        found["DataLoader"] = script("DataLoader", LOADER)
     return {name: [sys.executable, *command] for name, command in found.items()}
 
 
 def compare(kind: str, count: int, arguments: argparse.Namespace) -> None:
-    """Time the contenders on one kind of input and print a row for each."""
-    with tempfile.TemporaryDirectory() as name:
+    """Time the contenders on one kind of input and print a row for each, if they read the same digits."""
+    with tempfile.TemporaryDirectory() as name, ProcessPoolExecutor(1, get_context("spawn")) as pool:
         folder = Path(name)
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            source = pool.submit(write, kind, count, folder).result()
+        source = pool.submit(write, kind, count, folder).result()
         commands = contenders(arguments.model, source, folder, arguments.threads)
         measured: dict[str, list[tuple[float, float, float]]] = {name: [] for name in commands}
         for _ in range(arguments.rounds):
             for name, command in commands.items():
                 measured[name].append((*measure(command), rate_inside(name, folder)))
+        if wrong := pool.submit(check_digits, list(commands), count, folder).result():
+            sys.exit(f"{kind}: {wrong}")
     for name, figures in measured.items():
         seconds, peak_mb, inside = (statistics.median(column) for column in zip(*figures, strict=True))
         print(f"{kind:<10}{name:<12}{count / seconds:>12,.0f}{inside:>12,.0f}{seconds:>9.2f}{peak_mb:>9,.0f}")
