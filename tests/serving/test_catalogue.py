@@ -18,7 +18,7 @@ from serving.metrics import Metrics
 from serving.predictor import Predictor
 from serving.repository import Repository, load
 from tests.serving.test_trials import end_within_a_trial
-from tests.serving.tiny_model import write_tiny_model
+from tests.serving.tiny_model import tiny_graph, tiny_manifest, write_tiny_model
 
 
 class World:
@@ -53,10 +53,14 @@ class World:
         ]
         return served
 
-    def info(self, name: str, version: str) -> float | None:
-        sha256 = read_manifest(self.root / name / version).file.sha256
+    def info(self, name: str, version: str, sha256: str = "") -> float | None:
+        sha256 = sha256 or read_manifest(self.root / name / version).file.sha256
         labels = {"model": name, "version": version, "sha256": sha256}
         return self.registry.get_sample_value("mnist_model_info", labels)
+
+    def loads(self, name: str, result: str) -> float | None:
+        labels = {"model": name, "result": result}
+        return self.registry.get_sample_value("mnist_model_loads_total", labels)
 
 
 def spoil(folder: Path) -> None:
@@ -108,6 +112,7 @@ async def test_a_version_that_fails_is_not_served_and_the_log_says_why(world: Wo
     assert world.catalogue.ready
     assert world.catalogue.get().version == "1"
     assert "tiny version 2 is not served: size: found 8 bytes" in caplog.text
+    assert (world.loads("tiny", "loaded"), world.loads("tiny", "rejected")) == (1, 1)
     (failed,) = [entry for entry in world.catalogue.entries() if entry.state == "UNAVAILABLE"]
     assert (failed.name, failed.version) == ("tiny", "2")
     assert failed.reason.startswith("size: found 8 bytes")
@@ -174,6 +179,14 @@ async def test_a_bad_new_version_leaves_the_old_one_in_place(world: World):
     assert world.catalogue.get().version == "2"
 
 
+async def test_who_loads_a_good_new_version_hears_nothing_of_a_bad_old_one(world: World):
+    spoil(world.root / "tiny" / "1")
+    await world.catalogue.start()
+    write_tiny_model(world.root, "tiny", 3)
+    await world.catalogue.load("tiny")
+    assert world.agreed() == ["other/1", "tiny/2", "tiny/3"]
+
+
 async def test_a_version_that_was_replaced_by_a_bad_one_goes_on(world: World, caplog: pytest.LogCaptureFixture):
     await world.catalogue.start()
     before = world.catalogue.get("tiny", "2")
@@ -202,6 +215,18 @@ async def test_a_version_that_was_replaced_by_a_good_one_is_exchanged(world: Wor
     assert world.catalogue.get("tiny", "2") is not before
     assert world.catalogue.get("tiny", "2").manifest.description == "changed"
     assert world.info("tiny", "2") == 1
+
+
+async def test_a_file_that_was_exchanged_for_another_is_shown_no_longer(world: World):
+    await world.catalogue.start()
+    folder = world.root / "tiny" / "2"
+    before = read_manifest(folder).file.sha256
+    graph = tiny_graph()
+    graph.doc_string = "another"
+    (folder / MODEL_FILE_NAME).write_bytes(graph.SerializeToString())
+    tiny_manifest(graph.SerializeToString(), "tiny", 2).write(folder)
+    await world.catalogue.reload()
+    assert (world.info("tiny", "2", before), world.info("tiny", "2")) == (0, 1)
 
 
 async def test_a_version_that_vanishes_is_served_no_longer(world: World):

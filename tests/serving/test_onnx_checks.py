@@ -139,6 +139,10 @@ def unknown_dropout(model: onnx.ModelProto) -> None:
     model.graph.node.append(helper.make_node("Dropout", ["logits", "", "images"], ["dropped"], name="drop"))
 
 
+def dropout_with(*inputs: str) -> Change:
+    return lambda model: model.graph.node.append(helper.make_node("Dropout", ["logits", *inputs], ["dropped"]))
+
+
 def operator(kind: str, **attributes: int) -> Change:
     return lambda model: model.graph.node.append(helper.make_node(kind, ["logits"], ["x"], name="n", **attributes))
 
@@ -152,9 +156,16 @@ def operator(kind: str, **attributes: int) -> Change:
         (dropout(False), []),
         (dropout(False, as_node=True), []),
         (dropout(None), []),
+        (dropout_with("ratio"), []),
+        (dropout_with("ratio", ""), []),
         (operator("BatchNormalization", training_mode=1), ["BatchNormalization n"]),
         (operator("BatchNormalization", training_mode=0), []),
         (operator("BatchNormalization"), []),
+        (operator("Bernoulli"), ["Bernoulli n"]),
+        (operator("Multinomial"), ["Multinomial n"]),
+        (operator("RandomNormal"), ["RandomNormal n"]),
+        (operator("RandomNormalLike"), ["RandomNormalLike n"]),
+        (operator("RandomUniform"), ["RandomUniform n"]),
         (operator("RandomUniformLike"), ["RandomUniformLike n"]),
         (lambda model: model.training_info.add(), ["training_info"]),
     ],
@@ -190,6 +201,12 @@ def test_a_tensor_of_another_type_is_refused_by_name():
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.INT64
     with pytest.raises(ModelRejected, match="images of type int64, expected uint8 or float32"):
         tensor_specs(model)
+
+
+def test_the_opset_is_the_latest_of_the_default_operators():
+    model = tiny_graph()
+    model.opset_import.extend([helper.make_opsetid("ai.onnx", 17), helper.make_opsetid("ai.onnx.ml", 99)])
+    assert opset_of(model) == 18
 
 
 def test_a_graph_without_the_default_operators_has_opset_0():

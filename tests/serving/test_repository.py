@@ -12,6 +12,7 @@ from serving import repository
 from serving.errors import ModelNotFound, ModelRejected
 from serving.manifest import FILE_NAME, MODEL_FILE_NAME, FileRecord, Manifest, read_manifest
 from serving.repository import Repository, load
+from serving.runtime import OnnxModel
 from tests.serving.tiny_model import expected_logits, tiny_graph, tiny_manifest, write_tiny_model
 
 
@@ -40,6 +41,25 @@ def test_a_whole_version_loads_and_runs(folder: Path):
     images = np.random.default_rng(2).integers(0, 256, (5, 28, 28), np.uint8)
     assert (model.name, model.version, model.folder) == ("tiny", "3", folder)
     np.testing.assert_allclose(model.runtime.run(images).logits, expected_logits(images), atol=1e-4)
+
+
+def test_what_was_hashed_runs_on_the_device_and_the_threads_that_were_asked_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    made: list[object] = []
+
+    def make(model: bytes, device: str, threads: int | None) -> OnnxModel:
+        made.append((model, device, threads))
+        return OnnxModel(model, "cpu", threads)
+
+    monkeypatch.setattr(repository, "OnnxModel", make)
+    load(folder, "cuda", 3)
+    assert made == [((folder / MODEL_FILE_NAME).read_bytes(), "cuda", 3)]
+
+
+def test_a_version_may_be_named_from_within_its_model(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(folder.parent)
+    assert load(Path("3"), "cpu", 1).version == "3"
 
 
 def test_one_changed_byte_is_found(folder: Path):
@@ -191,6 +211,7 @@ def test_a_graph_that_fails_on_the_golden_digits_is_refused(folder: Path):
 def models(tmp_path: Path) -> Repository:
     for place in ("b/2", "b/10", "b/1", "a/1", ".hidden/1", "empty", "b/latest", "b/.staging-1", "b/01", "b/0", "b/²"):
         (tmp_path / place).mkdir(parents=True)
+    (tmp_path / "SHA256SUMS").write_text("a file")
     (tmp_path / "b" / "7").write_text("a file")
     (tmp_path / "b" / "config.pbtxt").write_text("a file")
     return Repository(tmp_path)
@@ -231,9 +252,10 @@ def test_an_unknown_name_is_not_found_whatever_it_holds(models: Repository, name
         models.folder(name)
 
 
-def test_an_unknown_version_is_not_found(models: Repository):
-    with pytest.raises(ModelNotFound, match="no version 3 of b; there are: 1, 2, 10"):
-        models.folder("b", 3)
+@pytest.mark.parametrize("version", [0, 3])
+def test_an_unknown_version_is_not_found(models: Repository, version: int):
+    with pytest.raises(ModelNotFound, match=f"no version {version} of b; there are: 1, 2, 10"):
+        models.folder("b", version)
 
 
 def test_a_version_outside_the_repository_is_refused(models: Repository, tmp_path_factory: pytest.TempPathFactory):

@@ -9,10 +9,22 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from serving.manifest import Check
+from serving.runtime import Outputs
 from tests.conftest import Digits as TestDigits
 from training.architectures import Normalize
 from training.export import OPSET, CalibratedNetwork, export
-from training.verify import Digits, Subject, VerificationFailed, check_graph, format_checks, require, verify
+from training.verify import (
+    Digits,
+    Subject,
+    VerificationFailed,
+    _repetition,
+    check_batch_sizes,
+    check_graph,
+    check_probabilities,
+    format_checks,
+    require,
+    verify,
+)
 
 TEMPERATURE = 1.3
 FLOOR = 0.8
@@ -409,3 +421,62 @@ def test_the_table_has_a_line_for_each_check():
         ["batch", "passed"],
         ["labels", "FAILED"],
     ]
+
+
+class Runtime:
+    """Answers with what it is told to, in place of a file."""
+
+    def __init__(self, answer: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.answer = answer
+
+    def run(self, images: np.ndarray) -> Outputs:
+        logits = self.answer(images).astype(np.float32)
+        exponentials = np.exp(logits.astype(np.float64) / TEMPERATURE)
+        return Outputs(logits, (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(np.float32))
+
+
+def subject_of(answer: Callable[[np.ndarray], np.ndarray]) -> Subject:
+    """Return 300 blank digits, whose logits are 0 to 9 by the network, and otherwise by the file."""
+    subject = Subject(b"", Linear(), np.zeros((300, 28, 28), np.uint8))
+    subject.reference = plain_logits
+    subject.runtime = Runtime(answer)  # type: ignore[assignment]
+    return subject
+
+
+def plain_logits(images: np.ndarray) -> np.ndarray:
+    return np.tile(np.arange(10, dtype=np.float32), (len(images), 1))
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 64, 257])
+@pytest.mark.parametrize("difference", [-2e-4, 2e-4])
+def test_one_logit_that_is_off_at_one_batch_size_is_found(size: int, difference: float):
+    def answer(images: np.ndarray) -> np.ndarray:
+        logits = plain_logits(images)
+        logits[-1, 0] += difference if len(images) == size else difference / 4
+        return logits
+
+    found = check_batch_sizes(subject_of(answer))
+    assert (found.figure, found.passed) == ("0.0002", False)
+
+
+def test_a_rounding_error_is_no_difference():
+    assert check_batch_sizes(subject_of(lambda images: plain_logits(images) + np.float32(5e-5))).passed
+
+
+def test_one_logit_that_another_run_gives_otherwise_is_found():
+    runs: list[int] = []
+
+    def answer(images: np.ndarray) -> np.ndarray:
+        logits = plain_logits(images)
+        logits[3, 4] += 1e-6 * len(runs)
+        runs.append(len(images))
+        return logits
+
+    assert _repetition(subject_of(plain_logits)) == ("0 of 257 rows differ", True)
+    assert _repetition(subject_of(answer)) == ("1 of 257 rows differ", False)
+
+
+def test_probabilities_of_nearly_the_right_temperature_are_found():
+    subject = subject_of(plain_logits)
+    assert check_probabilities(subject, TEMPERATURE).passed
+    assert not check_probabilities(subject, TEMPERATURE * 1.0005).passed
