@@ -104,6 +104,8 @@ async def test_an_ordinary_request_is_answered_as_the_app_answers_it(worker: Wor
         (INFER, b"{", {}),
         (INFER, numbers(), {"content-type": "text/plain"}),
         (INFER, gzip.compress(numbers(), mtime=0), {"content-encoding": "gzip"}),
+        (INFER, numbers(), {"content-encoding": "br"}),
+        (INFER, numbers(30), {}),  # takes longer to parse than others may wait
         (INFER, numbers(parameters={"timeout": 5}), {}),
         (INFER, json.dumps({"inputs": [tensor(0)]}).encode(), {}),
         (INFER, json.dumps({"inputs": [tensor(datatype="BYTES", shape=[1], data=["eA=="])]}).encode(), {}),
@@ -144,6 +146,13 @@ async def test_a_busy_model_or_a_server_that_stops_is_left_to_the_app(worker: Wo
     assert ask(worker, INFER, numbers(), {}) is None
 
 
+async def test_a_body_over_the_limit_is_left_to_the_app(tmp_path: Path):
+    body = numbers()
+    async with tiny_worker(tmp_path, max_body_bytes=len(body)) as worker:
+        assert ask(worker, INFER, body, {}) is not None
+        assert ask(worker, INFER, body + b" ", {}) is None
+
+
 async def test_what_is_answered_is_counted(worker: Worker):
     for _ in range(3):
         assert ask(worker, "/predict", png(IMAGE), {})
@@ -152,6 +161,10 @@ async def test_what_is_answered_is_counted(worker: Worker):
     assert value("mnist_requests_total", labels) == 3
     assert value("mnist_request_duration_seconds_count", {"protocol": "http", "route": "/predict"}) == 3
     assert value("mnist_confidence_count", {"model": "tiny"}) == 3
+    for place, times in (("{model}", 1), ("{model}/versions/{version}", 2)):
+        for _ in range(times):
+            assert ask(worker, f"/v2/models/{place}/infer".format(model="tiny", version=1), numbers(), {})
+        assert value("mnist_requests_total", labels | {"route": f"/v2/models/{place}/infer"}) == times
 
 
 @pytest.mark.parametrize(

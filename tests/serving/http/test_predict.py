@@ -1,6 +1,7 @@
 import asyncio
 import base64
 import json
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from serving.http.predict import INLINE_ITEMS
+from serving.preparing import LATE
 from tests.conftest import Digits
 from tests.serving.http.app import App, png, tiny_digit
 
@@ -103,7 +105,11 @@ async def test_no_pictures_give_no_predictions(app: App, body: dict[str, Any]):
 
 
 async def test_a_blank_picture_has_no_digit(app: App):
-    for body in ({"content": png(np.zeros((28, 28), np.uint8))}, {"json": {"pixels": [0] * 784}}):
+    for body in (
+        {"content": png(np.zeros((28, 28), np.uint8))},
+        {"json": {"pixels": [0] * 784}},
+        {"json": {"pixels": [255] * 784}},
+    ):
         (prediction,) = (await post(app, **body)).json()["predictions"]
         assert (prediction["digit"], prediction["confidence"], prediction["accepted"]) == (None, None, False)
         assert prediction["reasons"] == ["blank"]
@@ -308,7 +314,11 @@ async def test_a_body_of_too_many_values_is_413_in_a_form_that_says_so(app: App)
 async def test_a_picture_over_the_pixel_limit_is_413_when_alone(models: Path, executor: ThreadPoolExecutor):
     app = App(models, executor, max_pixels=1000)
     await app.catalogue.start()
-    assert (await post(app, content=png(np.zeros((64, 64), np.uint8)))).status_code == 413
+    large = png(np.zeros((64, 64), np.uint8))
+    assert (await post(app, content=large)).status_code == 413
+    for contents, status in (([large, b"no picture"], 413), ([b"no picture", large], 422)):
+        files = [("f", ("a.png", content)) for content in contents]
+        assert (await post(app, files=files)).status_code == status
 
 
 async def test_packed_bodies_are_415(app: App):
@@ -346,6 +356,19 @@ async def test_a_request_that_takes_too_long_is_504(models: Path, executor: Thre
     answer = await post(app, json={"pixels": [1] + [0] * 783})
     assert answer.status_code == 504
     assert app.value("rejected_total", reason="deadline") == answered(app, 504) == 1
+
+
+async def test_a_picture_that_takes_too_long_to_prepare_is_504(models: Path, executor: ThreadPoolExecutor):
+    app = App(models, executor, request_timeout_s=0.01)
+    await app.catalogue.start()
+    noise = np.random.default_rng(0).integers(0, 256, (60, 60), np.uint8)  # above what is prepared at once
+    leave = threading.Event()
+    with ThreadPoolExecutor(1) as busy:
+        app.preparer._executor = busy
+        busy.submit(leave.wait, 5)
+        answer = await post(app, content=png(noise))
+        leave.set()
+    assert (answer.status_code, answer.json()["error"]) == (504, LATE)
 
 
 async def test_a_model_that_fails_is_500_with_a_general_text(app: App, monkeypatch: pytest.MonkeyPatch):

@@ -6,6 +6,7 @@ import orjson
 import pytest
 
 from serving.errors import InvalidInput, TooLarge
+from serving.http import strict_json
 from serving.http.strict_json import read_json
 from tests.serving.fakes import LIMITS
 
@@ -52,6 +53,21 @@ def test_millions_of_values_are_refused_before_they_cost_anything(opening: bytes
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < len(body) / 2
+
+
+@pytest.mark.parametrize(("value", "counted"), [(b"[],", 17), (b"{},", 17), (b'"",', 3), (b"12,", 1)])
+def test_the_limit_of_values_is_exact_and_a_container_counts_as_many(value: bytes, counted: int):
+    body, limit = b"[" + value * 30_000 + b"1]", 16 + counted * 30_000
+    read_json(body, LIMITS._replace(json_values=limit))
+    with pytest.raises(TooLarge, match=f"the limit of {limit - 1}"):
+        read_json(body, LIMITS._replace(json_values=limit - 1))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 7, 100])
+def test_a_text_that_lies_across_pieces_is_counted_once(size: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(strict_json, "PIECE_BYTES", size)
+    assert strict_json._count(b"[true,1,true,true]", b"true") == 3
+    assert strict_json._count(b'"a""b"', b'"') == 4
 
 
 def depth(value: object) -> int:

@@ -7,8 +7,9 @@ import numpy as np
 import orjson
 import pytest
 
-from serving.errors import InvalidInput, Unsupported
-from serving.http.v2_messages import read_request, write_response
+from serving.errors import InvalidInput, TooLarge, Unsupported
+from serving.heavy import INLINE_BYTES
+from serving.http.v2_messages import read_request, text_bytes, write_response
 from serving.protocol.messages import InferenceResponse, OutputTensor
 from serving.protocol.outputs import ALL, ALL_BINARY
 from tests.serving.fakes import LIMITS
@@ -89,6 +90,17 @@ def test_case_e01_a_size_that_is_not_what_follows_is_refused(size: Any):
         read_request(*binary(IMAGES.tobytes(), size), LIMITS)
 
 
+def test_a_length_may_be_that_of_the_whole_body():
+    body = orjson.dumps({"inputs": [tensor()]})
+    assert np.array_equal(read_request(body, str(len(body)), LIMITS).content, IMAGES)
+
+
+def test_what_has_to_be_parsed_is_json_and_large_tensors():
+    small, large = bytes(1000), bytes(INLINE_BYTES + 1)
+    assert [text_bytes(small, length) for length in (None, "10", "0", "10x", "")] == [1000, 10, 0, 0, 0]
+    assert text_bytes(large, "10") == len(large)
+
+
 def test_bytes_that_belong_to_no_input_are_refused():
     head = orjson.dumps({"inputs": [tensor()]})
     with pytest.raises(InvalidInput, match="4 bytes follow the JSON"):
@@ -113,6 +125,8 @@ def test_data_and_binary_data_together_are_refused():
         ({"inputs": [tensor(shape="1,28,28")]}, r"inputs\[0\].shape: expected a list of whole numbers"),
         ({"inputs": [tensor(shape=[True, 28, 28])]}, r"inputs\[0\].shape"),
         ({"inputs": [tensor(shape=[1.0, 28, 28])]}, r"inputs\[0\].shape"),
+        ({"inputs": [tensor(name="pixels")]}, "input 'pixels': the model's only input is 'images'"),
+        ({"inputs": [tensor(shape=[1568])]}, r"got UINT8 of shape \[1568\]"),
         ({"inputs": [tensor(data=...)]}, r"inputs\[0\].data: expected a list, got null"),
         ({"inputs": [tensor(data="a")]}, r"inputs\[0\].data: expected a list, got a string"),
         ({"inputs": [tensor(data={})]}, r"inputs\[0\].data: expected a list, got an object"),
@@ -129,6 +143,11 @@ def test_data_and_binary_data_together_are_refused():
 def test_case_d08_every_refusal_names_the_field(fields: dict[str, Any], said: str):
     with pytest.raises(InvalidInput, match=said):
         read(**fields)
+
+
+def test_more_images_than_one_request_may_hold_are_refused_before_their_data_are_looked_at():
+    with pytest.raises(TooLarge, match=f"the limit is {LIMITS.images}"):
+        read(inputs=[tensor(shape=[LIMITS.images + 1, 28, 28], data="no list")])
 
 
 @pytest.mark.parametrize("root", [[], None, 5, "a", True])
@@ -164,6 +183,8 @@ def test_case_e07_pictures_come_as_base64_or_behind_the_json():
         ("http://127.0.0.1:9999/x.png", "URLs are not accepted"),
         ("file:///etc/passwd", "URLs are not accepted"),
         ("//host", "expected a picture as base64"),
+        ("AA AA", "expected a picture as base64"),
+        ("AAAA\n", "expected a picture as base64"),
         ("é", "expected a picture as base64"),
         (5, "got a number"),
         ([], "got a list"),
@@ -201,13 +222,14 @@ def output(name: str, values: Any, is_binary: bool) -> OutputTensor:
 def test_case_e01_an_answer_mixes_json_and_bytes():
     numbers = np.array([[0.25, -1.5]], np.float32)
     outputs = [output("a", numbers, False), output("b", numbers, True), output("c", [b"x", b"yz"], False)]
+    outputs.append(output("d", [b"x", b"y"], True))
     body, headers = write_response(InferenceResponse("m", "1", None, outputs))
     length = int(headers["inference-header-content-length"])
     described = json.loads(body[:length])["outputs"]
     assert headers["content-type"] == "application/octet-stream"
-    assert [each.get("data") for each in described] == [[0.25, -1.5], None, ["x", "yz"]]
-    assert described[1]["parameters"] == {"binary_data_size": 8}
-    assert body[length:] == numbers.tobytes()
+    assert [each.get("data") for each in described] == [[0.25, -1.5], None, ["x", "yz"], None]
+    assert [each["parameters"]["binary_data_size"] for each in described[1::2]] == [8, 10]
+    assert body[length:] == numbers.tobytes() + b"\1\0\0\0x\1\0\0\0y"
 
 
 def test_an_answer_without_bytes_is_json():

@@ -44,12 +44,41 @@ def test_an_inverted_cmyk_jpeg_of_adobe_is_read(large: Any) -> None:
     assert decode(data, MAX_PIXELS).grey[5, 5] > 200
 
 
+@pytest.mark.parametrize(("side", "decoded"), [(1600, 800), (799, 799), (800, 800), (1599, 1599), (3201, 801)])
+def test_of_a_large_jpeg_no_more_is_decoded_than_its_strokes_need(side: int, decoded: int) -> None:
+    picture = decode(encode(Image.new("L", (side, 40), 255), "JPEG"), MAX_PIXELS)
+    assert (picture.size, picture.grey.shape[1]) == ((side, 40), decoded)
+
+
+@pytest.mark.parametrize("step", [(Image, "open"), (Image.Image, "load")])
+def test_a_want_of_memory_is_no_fault_of_the_picture(
+    step: tuple[Any, str], large: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def want(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    data = encode(large, "BMP")
+    monkeypatch.setattr(*step, want)
+    with pytest.raises(MemoryError):
+        decode(data, MAX_PIXELS)
+
+
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
 @pytest.mark.parametrize("factor", [257, 16, 1])
 def test_sixteen_bits_are_scaled_by_their_used_range(form: str, factor: int, seven: Any) -> None:
     """16 bits, a scanner's 12 and 8 bits in a 16-bit file: 255 becomes 65,535, 4,080 or 255."""
     data = encode(Image.fromarray(seven.astype(np.uint16) * factor), form)
     assert np.abs(prepare(data).image.astype(int) - seven).max() <= (1 if factor == 16 else 0)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_the_used_range_is_that_of_the_largest_value(bits: int) -> None:
+    white = decode(png(np.array([[0, 2**bits - 1]], np.uint16)), MAX_PIXELS).grey
+    assert white.tolist() == [[0, 255]]
+    if bits < 16:
+        more = 16 if bits == 14 else bits + 2
+        grey = decode(png(np.array([[0, 2**bits]], np.uint16)), MAX_PIXELS).grey
+        assert grey.tolist() == [[0, round(255 * 2**bits / (2**more - 1))]]
 
 
 def test_a_big_endian_tiff_is_read(seven: Any) -> None:
@@ -62,6 +91,12 @@ def test_a_big_endian_tiff_is_read(seven: Any) -> None:
     )
     data = b"MM\0*" + struct.pack(">I", 8 + len(values)) + values
     data += struct.pack(">H", len(tags)) + entries + struct.pack(">I", 0)
+    assert (prepare(data).image == seven).all()
+
+
+def test_a_tiff_of_64_bit_offsets_is_read(seven: Any) -> None:
+    data = encode(Image.fromarray(seven), "TIFF", big_tiff=True)
+    assert data[:4] == b"II+\0"
     assert (prepare(data).image == seven).all()
 
 

@@ -24,6 +24,7 @@ from tests.serving.preprocess.test_decode import looks_like
 def test_a_picture_in_bands_is_the_picture_in_one_piece(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Neither side is a multiple of the factor by which it is made smaller.
     values = np.random.default_rng(0).integers(0, 256, (60, 4003), np.uint8)
+    values[:10] = values[-10:] = 99  # the extremes are in neither the first band nor the last
     picture = (
         Image.fromarray(values.astype(np.uint16) * 200) if mode == "I;16" else Image.fromarray(values).convert(mode)
     )
@@ -115,12 +116,26 @@ def test_a_tiff_of_many_directories_is_read_like_one(large: Any) -> None:
     assert looks_like(chained + struct.pack("<HHHIII", 1, 256, 4, 1, 8, 0), prepare(png(large)).image)
 
 
+def tiled(side: int, kind: int = 4) -> bytes:
+    """Return a TIFF of 8x8 pixels in one tile, whose width has this type: a whole number, or else none."""
+    tags = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 277: 1, 322: side, 323: side, 324: 8, 325: 256}
+    kinds = dict.fromkeys(tags, 4) | {322: kind}
+    entries = b"".join(struct.pack("<HHII", tag, kinds[tag], 1, value) for tag, value in sorted(tags.items()))
+    return b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(tags)) + entries + bytes(260)
+
+
 def test_huge_tiles_in_a_small_tiff_are_refused() -> None:
-    tags = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 277: 1, 322: 60000, 323: 60000, 324: 8, 325: 64}
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
-    data = b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(tags)) + entries + bytes(4)
     with pytest.raises(TooLarge, match="tiles of 60000x60000"):
-        prepare(data)
+        prepare(tiled(60000))
+    assert prepare(tiled(16), max_pixels=256).size == (8, 8)
+    with pytest.raises(TooLarge, match="tiles of 16x16"):
+        prepare(tiled(16), max_pixels=255)
+
+
+@pytest.mark.parametrize("kind", [2, 11])
+def test_tiles_whose_size_is_no_whole_number_are_broken(kind: int) -> None:
+    with pytest.raises(UnreadablePicture, match="a broken TIFF picture"):
+        prepare(tiled(16, kind))
 
 
 @pytest.mark.parametrize("dot", [1, 2, 3])

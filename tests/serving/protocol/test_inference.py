@@ -88,6 +88,13 @@ async def test_a_request_may_ask_for_an_earlier_deadline(asked_s: float, deadlin
     assert model.deadline == deadline
 
 
+async def test_pictures_are_prepared_before_the_deadline_that_the_request_asks_for():
+    preparer = FakePreparer([FakePicture(numbered(1)[0])])
+    request = InferenceRequest([b"a"], ALL, timeout_s=2.0)
+    await Inference(preparer.prepare, clock=FakeClock()).run(Recorder(), request, DEADLINE)
+    assert preparer.deadline == 1002.0
+
+
 async def test_pictures_are_prepared_in_their_order():
     model = Recorder()
     pictures = [FakePicture(image) for image in numbered(3, 1, 2)]

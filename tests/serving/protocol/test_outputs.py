@@ -12,7 +12,8 @@ LABELS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 def test_case_e10_no_names_are_all_outputs():
     assert choose([]) == ALL
     assert choose([], binary=True) == ALL_BINARY
-    assert [output.name for output in ALL] == ["logits", "probabilities"]
+    assert [(output.name, output.binary) for output in ALL] == [("logits", False), ("probabilities", False)]
+    assert [(output.name, output.binary) for output in ALL_BINARY] == [("logits", True), ("probabilities", True)]
 
 
 def test_case_e10_only_what_is_asked_for_is_given_in_that_order():
@@ -45,6 +46,8 @@ def test_an_output_itself_says_whether_it_is_binary():
 def test_shared_memory_is_not_offered():
     with pytest.raises(Unsupported, match="shared memory"):
         refuse_shared_memory({"shared_memory_region": "a"})
+    with pytest.raises(Unsupported, match="shared memory"):
+        choose([("logits", {"shared_memory_region": "a"})])
 
 
 def outputs() -> Outputs:

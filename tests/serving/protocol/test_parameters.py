@@ -34,7 +34,7 @@ def test_timeout_and_priority_are_whole_numbers(name: str, value: object):
 
 
 def test_sequences_are_not_offered():
-    assert read_timeout({"sequence_id": 0}) is None
+    assert read_timeout({"sequence_id": 0}) is read_timeout({"sequence_id": ""}) is None
     with pytest.raises(Unsupported, match="keeps no state"):
         read_timeout({"sequence_id": 5})
 

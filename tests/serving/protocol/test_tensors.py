@@ -16,7 +16,7 @@ def header(datatype: str = "UINT8", shape: tuple[int, ...] = (3, 28, 28), name: 
     return TensorHeader(name, datatype, shape)
 
 
-@pytest.mark.parametrize("shape", [(3, 28, 28), (3, 1, 28, 28), (0, 28, 28), (0, 1, 28, 28)])
+@pytest.mark.parametrize("shape", [(3, 28, 28), (4, 28, 28), (3, 1, 28, 28), (0, 28, 28), (0, 1, 28, 28)])
 @pytest.mark.parametrize("datatype", ["UINT8", *FLOATS])
 def test_images_with_and_without_a_channel_are_accepted(datatype: str, shape: tuple[int, ...]):
     check_header(header(datatype, shape), 4)
@@ -59,6 +59,12 @@ def test_every_pixel_survives_the_way_through_floats():
     for datatype, dtype in FLOATS.items():
         raw = (pixels / 255).astype(dtype).tobytes()
         assert np.array_equal(read_raw(header(datatype, (1, 28, 28)), raw), pixels)
+
+
+def test_an_intensity_of_half_the_width_is_rounded_once():
+    halves = np.resize(np.arange(0x3C01, dtype=np.uint16).view(np.float16), (20, 28, 28))
+    wide = read_raw(header("FP64", halves.shape), halves.astype(np.float64).tobytes())
+    assert np.array_equal(read_raw(header("FP16", halves.shape), halves.tobytes()), wide)
 
 
 @pytest.mark.parametrize("value", [-0.01, 1.01, 255.0, np.nan, np.inf, -np.inf])
