@@ -147,6 +147,15 @@ async def test_oversize_requests_that_fill_their_queue_leave_room_for_small_ones
     await asyncio.gather(*waiting)
 
 
+async def test_an_oversize_request_takes_no_more_room_than_what_is_left_of_it():
+    batcher = batcher_of(FakeRun(), queue_size=20)
+    first = [asyncio.ensure_future(batcher.submit(numbered(*range(n)))) for n in (1, 20)]
+    await turns(2)
+    with pytest.raises(QueueFull, match="12 images are waiting; the queue holds 20"):
+        await batcher.submit(numbered(*range(9)))
+    await asyncio.gather(*first)
+
+
 async def test_a_request_whose_caller_has_gone_is_dropped_before_it_runs():
     run = FakeRun()
     batcher = batcher_of(run, queue_size=3)
@@ -177,7 +186,21 @@ async def test_a_deadline_that_has_passed_is_refused_without_a_run():
     assert run.batches == []
 
 
-async def test_a_request_whose_deadline_passes_in_the_queue_is_not_run():
+@pytest.mark.parametrize("after_s", [2.0, 2.5])
+async def test_a_request_whose_deadline_passes_in_the_queue_is_not_run(after_s: float):
+    clock, run = FakeClock(), FakeRun()
+    batcher = batcher_of(run, clock=clock)
+    asked = [(numbered(1), None), (numbered(2), clock.now + 2), (numbered(3), None)]
+    calls = [asyncio.ensure_future(batcher.submit(*each)) for each in asked]
+    await asyncio.sleep(0)
+    assert batcher.waiting_images == 2
+    clock.now += after_s
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(answers[1], DeadlineExceeded)
+    assert run.batches == [[1], [3]]
+
+
+async def test_a_request_that_comes_after_its_deadline_is_not_run():
     clock = FakeClock()
 
     class SlowRun(FakeRun):
@@ -351,6 +374,20 @@ async def test_small_batches_run_on_the_loop_and_large_ones_in_the_thread():
             await batcher.submit(numbered(*range(size)))
             await turns()
     assert threads == [(1, True), (2, True), (3, False), (8, False)]
+
+
+async def test_no_batch_on_the_loop_is_larger_than_the_limit():
+    run = FakeRun()
+    with ThreadPoolExecutor(1) as executor:
+        batcher = batcher_of(run, executor=executor, inline_images=100)
+        assert numbers_in(await batcher.submit(numbered(*range(20)))) == list(range(20))
+    assert max(map(len, run.batches)) == 8
+
+
+async def test_with_a_delay_nothing_runs_at_once():
+    batcher = batcher_of(FakeRun(), max_delay_s=0.001)
+    assert not batcher.idle
+    assert batcher.run_now(numbered(1)) is None
 
 
 async def test_with_a_delay_the_batch_fills_before_it_runs():
