@@ -137,7 +137,7 @@ class Predictor:
         return None if outputs is None else self._conclude(prepared, iter(outputs.probabilities))
 
     def _conclude(self, prepared: Sequence["Prepared"], rows: Iterator[npt.NDArray[np.float32]]) -> list[Prediction]:
-        predictions = [_blank(picture) if picture.blank else self._judge(next(rows), picture) for picture in prepared]
+        predictions = [_blank() if picture.blank else self._judge(next(rows), picture) for picture in prepared]
         for reason, count in Counter(reason for each in predictions for reason in each.reasons).items():
             self._metrics.refuse(reason, count)
         return predictions
@@ -167,6 +167,5 @@ def _stack(prepared: Sequence["Prepared"]) -> npt.NDArray[np.uint8]:
     return np.stack(inked) if inked else np.empty((0, 28, 28), np.uint8)
 
 
-def _blank(picture: "Prepared") -> Prediction:
-    others = [reason for reason in picture.reasons if reason != BLANK]
-    return Prediction(None, None, None, accepted=False, reasons=[BLANK, *others])
+def _blank() -> Prediction:
+    return Prediction(None, None, None, accepted=False, reasons=[BLANK])

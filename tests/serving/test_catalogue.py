@@ -258,6 +258,13 @@ async def test_where_all_models_vanish_at_once_those_that_are_loaded_go_on(
     assert world.agreed() == ["other/1", "tiny/1"]
 
 
+async def test_who_loads_a_model_also_finds_that_others_have_vanished(world: World):
+    await world.catalogue.start()
+    shutil.rmtree(world.root / "other")
+    await world.catalogue.load("tiny")
+    assert world.agreed() == ["tiny/1", "tiny/2"]
+
+
 async def test_a_version_that_vanishes_while_others_are_loaded_harms_none_of_them(world: World):
     def remove() -> None:
         shutil.rmtree(world.root / "other", ignore_errors=True)

@@ -24,6 +24,8 @@ def test_the_index_is_the_sum_of_the_textbook():
 
 def test_an_empty_bin_makes_the_index_large_but_finite():
     assert 1 < population_stability_index([0.5, 0.5], np.array([10, 0])) < 10
+    # A bin of nothing counts as one image in ten thousand.
+    assert population_stability_index([0, 1], np.array([5, 0])) == pytest.approx(2 * 0.9999 * math.log(10_000))
 
 
 def test_few_images_say_nothing():
@@ -41,6 +43,12 @@ def test_the_training_distribution_shows_no_drift_and_one_digit_shows_much():
     digits, ink = other.indices()
     assert digits > 0.25
     assert ink > 0.25
+
+
+def test_an_edge_belongs_to_the_bin_above_it():
+    drift = Drift(REFERENCE.model_copy(update={"ink": [0.2, 0.8]}), 100)
+    drift.add(images(*[100] * 100), np.arange(100) % 10)
+    assert drift.indices()[1] == population_stability_index([0.2, 0.8], np.array([0, 100]))
 
 
 def test_the_outer_bins_are_open():

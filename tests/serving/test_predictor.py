@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry
 
 from serving.batching import MicroBatcher
 from serving.drift import Drift
+from serving.errors import DeadlineExceeded
 from serving.metrics import Metrics
 from serving.predictor import Prediction, Predictor
 from serving.preprocess import Prepared
@@ -67,8 +68,11 @@ async def test_many_pictures_are_judged_in_turns_between_which_others_are_answer
 
 
 async def test_only_blank_pictures_run_nothing():
-    found = await World().predictor.predict([picture(0, blank=True)])
-    assert found[0].reasons == ["blank"]
+    world = World()
+    blank = [picture(0, blank=True)] * 2
+    assert world.predictor.predict_now(blank) is None
+    assert [each.reasons for each in await world.predictor.predict(blank)] == [["blank"]] * 2
+    assert world.value("refused_total", reason="blank") == 2
 
 
 async def test_reasons_of_the_picture_speak_against_its_prediction():
@@ -85,6 +89,15 @@ async def test_predictions_and_confidences_are_counted():
     assert world.value("predictions_total", digit="5") == 1
     assert world.value("confidence_count") == 3
     assert world.value("batch_images_sum", version="3") == 3
+
+
+async def test_what_comes_too_late_is_not_run_and_counts_as_failed():
+    world = World()
+    for late in (world.predictor.infer(numbered(3), 0.0), world.predictor.predict([picture(3)], 0.0)):
+        with pytest.raises(DeadlineExceeded):
+            await late
+    assert world.run.batches == []
+    assert world.value("inference_duration_seconds_count", version="3", result="failure") == 2
 
 
 async def test_zero_images_are_fine():
