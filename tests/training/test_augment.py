@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from tests.conftest import Digits
-from training.augment import STRONG, Strength, add_habits, augment, warp
+from training.augment import STRONG, Strength, _extent, _neighbourhood_maximum, add_habits, augment, warp
 
 NONE = Strength()
 
@@ -54,6 +55,40 @@ def test_a_shift_moves_the_centre_of_ink_by_at_most_its_bound(digits: tuple[Tens
     assert moved.abs().max() < 2.2
 
 
+def test_what_moves_by_nothing_keeps_every_level_of_grey(digits: tuple[Tensor, Tensor]) -> None:
+    assert torch.equal(changed(digits, replace(NONE, shift_px=1e-7)), digits[0])
+
+
+def spreads(x: float, y: float, strength: Strength) -> Tensor:
+    """Warp bells of these standard deviations; return their variances along x and y and their covariance: (3, 1000)."""
+    axis = torch.arange(28.0) - 13.5
+    bell = torch.exp(-((axis / x) ** 2) / 2) * torch.exp(-((axis[:, None] / y) ** 2) / 2)
+    ink = warp(bell.expand(1000, 28, 28), strength, generator())
+    ink = ink / ink.sum(dim=(1, 2), keepdim=True)
+    columns, rows = axis.expand(28, 28), axis[:, None].expand(28, 28)
+    return torch.stack([(ink * moment).sum(dim=(1, 2)) for moment in (columns**2, rows**2, columns * rows)])
+
+
+def test_each_axis_is_scaled_within_its_bounds() -> None:
+    along_x, along_y, _ = spreads(3, 3, replace(NONE, scale=0.2))
+    for factor in (3 / along_x.sqrt(), 3 / along_y.sqrt()):
+        assert (factor.min(), factor.max()) == (pytest.approx(0.8, abs=0.02), pytest.approx(1.2, abs=0.02))
+        assert factor.mean() == pytest.approx(1, abs=0.02)
+
+
+def test_a_slant_stays_within_its_bounds() -> None:
+    _, along_y, both = spreads(3, 3, replace(NONE, shear=0.25))
+    slant = both / along_y
+    assert (slant.min(), slant.max()) == (pytest.approx(-0.25, abs=0.02), pytest.approx(0.25, abs=0.02))
+
+
+def test_a_rotation_has_half_its_bound_as_standard_deviation() -> None:
+    along_x, along_y, both = spreads(4, 2, replace(NONE, rotation_deg=15.0))
+    angle = torch.rad2deg(torch.atan2(2 * both, along_x - along_y) / 2)
+    assert angle.abs().max() == pytest.approx(15, abs=0.5)
+    assert angle.std() == pytest.approx(7.2, rel=0.05)  # of a bell that is cut at two standard deviations
+
+
 def test_a_rotation_keeps_the_ink_and_its_centre(digits: tuple[Tensor, Tensor]) -> None:
     turned = changed(digits, replace(NONE, rotation_deg=18.0))
     assert turned.sum() == pytest.approx(float(digits[0].sum()), rel=0.01)
@@ -76,11 +111,27 @@ def test_pens_become_thinner_and_thicker_and_no_digit_vanishes(digits: tuple[Ten
     assert ink.max() > 1.4
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_maximum_of_a_neighbourhood_is_that_of_nine_pixels(sign: int, digits: tuple[Tensor, Tensor]) -> None:
+    ink = sign * digits[0].float() / 255
+    assert torch.equal(_neighbourhood_maximum(ink), functional.max_pool2d(ink.unsqueeze(1), 3, 1, 1).squeeze(1))
+
+
+@pytest.mark.parametrize("name", ["pen", "contrast", "habits"])
+def test_a_fraction_of_the_pictures_is_changed_and_the_others_are_not(name: str, digits: tuple[Tensor, Tensor]) -> None:
+    result = augment(digits[0], torch.ones_like(digits[1]), replace(NONE, **{name: 0.3}), generator())
+    assert (result != digits[0]).any(dim=2).any(dim=1).float().mean() == pytest.approx(0.3, abs=0.06)
+
+
 def test_contrast_hardens_edges(digits: tuple[Tensor, Tensor]) -> None:
     def grey(images: Tensor) -> float:
         return float(((images > 40) & (images < 160)).float().mean())
 
-    assert grey(changed(digits, replace(NONE, contrast=1.0))) < grey(digits[0])
+    hardened = changed(digits, replace(NONE, contrast=1.0))
+    assert grey(hardened) < grey(digits[0])
+    darkest = hardened.amax(dim=2).amax(dim=1)
+    assert (darkest == 255).float().mean() == pytest.approx(0.5, abs=0.1)
+    assert 0.65 * 255 - 1 <= darkest.min() < 0.7 * 255
 
 
 def test_habits_touch_ones_fours_and_sevens_only(digits: tuple[Tensor, Tensor]) -> None:
@@ -97,6 +148,20 @@ def test_habits_never_take_ink_from_a_one_or_a_seven(digits: tuple[Tensor, Tenso
     assert (result[kept] >= ink[kept]).all()
     # An upstroke lies to the left of the stem and below its top; a bar lies across it.
     assert (result - ink)[labels == 1].sum(dim=1).argmax(dim=1).float().mean() < 14
+    top, bottom = _extent(ink)
+    row = centres(result - ink)[:, 1]
+    assert (row > top)[labels == 1].all()
+    height = ((row - top) / (bottom - top))[labels == 7]
+    assert 0.4 < height.min() < height.max() < 0.75
+    inked = (result - ink > 0.4).any(dim=1).float()
+    width = 28 - inked.argmax(dim=1) - inked.flip(1).argmax(dim=1)
+    assert width[labels == 7].float().mean() == pytest.approx(10, abs=1)
+
+
+def test_a_four_that_is_closed_is_drawn_anew(digits: tuple[Tensor, Tensor]) -> None:
+    ink = digits[0][digits[1] == 4].float() / 255
+    result = add_habits(ink, torch.full((len(ink),), 4), 1.0, generator())
+    assert ((ink > 0.5) & (result == 0)).any(dim=2).any(dim=1).float().mean() > 0.9
 
 
 def test_what_is_no_digit_gets_no_habits(digits: tuple[Tensor, Tensor]) -> None:

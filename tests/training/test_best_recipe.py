@@ -20,7 +20,7 @@ from training.recipe import Recipe, find
 from training.schedule import one_cycle
 
 LOGITS = torch.randn(6, 10, generator=torch.Generator().manual_seed(0))
-LABELS = torch.tensor([3, 1, 4, 1, 5, 9])
+LABELS = torch.tensor([3, 1, 0, 1, 5, 9])
 
 
 @pytest.fixture
@@ -35,6 +35,12 @@ def recipe() -> Recipe:
 
 def test_a_plain_objective_is_the_cross_entropy() -> None:
     assert objective(LOGITS, LABELS, find("mnist-cnn", "seed")) == F.cross_entropy(LOGITS, LABELS)
+
+
+def test_smoothing_spreads_a_share_of_each_label_over_all_digits() -> None:
+    smooth = objective(LOGITS, LABELS, replace(find("mnist-cnn", "seed"), label_smoothing=0.2))
+    spread = -F.log_softmax(LOGITS, dim=1).mean()
+    assert smooth == pytest.approx(float(0.8 * F.cross_entropy(LOGITS, LABELS) + 0.2 * spread), abs=1e-5)
 
 
 def test_what_is_no_digit_is_to_be_undecided(recipe: Recipe) -> None:
@@ -55,6 +61,7 @@ def test_a_batch_without_outliers_has_the_loss_of_its_digits(recipe: Recipe) -> 
 def test_the_rate_rises_in_a_line_and_falls_along_a_cosine() -> None:
     rates = [one_cycle(step, 100, 0.2, 0.1) for step in range(100)]
     assert rates[:20] == sorted(rates[:20])
+    assert rates[0] == pytest.approx(1 / 21)
     assert rates[20:] == sorted(rates[20:], reverse=True)
     assert max(rates) == pytest.approx(1.0)
     assert rates[60] == pytest.approx(0.55, abs=0.01)

@@ -52,6 +52,13 @@ def test_the_interval_is_that_of_scipy(correct: int, total: int):
     assert wilson_interval(correct, total) == pytest.approx((oracle.low, oracle.high), abs=1e-12)
 
 
+@pytest.mark.parametrize("total", [16, 21, 54])
+def test_an_interval_lies_between_0_and_1_whatever_is_rounded(total: int):
+    for correct in (0, total):
+        low, high = wilson_interval(correct, total)
+        assert 0 <= low < high <= 1
+
+
 @pytest.mark.parametrize("labels", [np.zeros(4, np.int64), np.zeros(6, np.int64)])
 def test_another_number_of_labels_is_refused(images, labels):
     with pytest.raises(ValueError, match=f"got 5 and {len(labels)}"):
@@ -77,6 +84,8 @@ def test_a_network_is_run_in_evaluation_mode_and_left_as_it_was(images):
     assert np.array_equal(predict(images), predict(images))
     assert model.training
     assert torch.equal(torch.from_numpy(predict(images)), model.eval()(torch.from_numpy(images)).detach())
+    predict(images)
+    assert not model.training
 
 
 def test_images_that_cannot_be_written_to_are_read(images):

@@ -476,7 +476,9 @@ def test_one_logit_that_another_run_gives_otherwise_is_found():
     assert _repetition(subject_of(answer)) == ("1 of 257 rows differ", False)
 
 
-def test_probabilities_of_nearly_the_right_temperature_are_found():
+def test_probabilities_that_are_nearly_those_of_the_logits_are_found():
     subject = subject_of(plain_logits)
     assert check_probabilities(subject, TEMPERATURE).passed
     assert not check_probabilities(subject, TEMPERATURE * 1.0005).passed
+    subject.outputs.probabilities[5, 2] += 2e-5
+    assert not check_probabilities(subject, TEMPERATURE).passed
