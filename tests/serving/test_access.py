@@ -53,6 +53,11 @@ def test_anything_but_the_whole_token_is_refused(given: str):
     assert not may_ask(access(token="ask"), given)
 
 
+@pytest.mark.parametrize("given", ["bearer ask", "BEARER ask", "Bearer  ask "])
+def test_the_case_of_the_scheme_and_white_space_do_not_matter(given: str):
+    assert may_ask(access(token="ask"), given)
+
+
 def test_tokens_are_compared_in_constant_time_and_at_equal_length(monkeypatch: pytest.MonkeyPatch):
     compared, constant = [], hmac.compare_digest
 
@@ -76,6 +81,15 @@ def test_a_file_holds_several_tokens_and_is_read_again(tmp_path: Path, caplog: p
     made.refresh()
     assert [may_ask(made, f"Bearer {token}") for token in ("old", "newest")] == [False, True]
     assert "newest" not in caplog.text.replace("tokens are", "")
+
+
+def test_the_administrators_file_is_read_again_too(tmp_path: Path):
+    path = tmp_path / "tokens"
+    path.write_text("old\n")
+    made = access(admin_token_file=str(path))
+    path.write_text("newest\n")
+    made.refresh()
+    assert [may_change(made, f"Bearer {token}") for token in ("old", "newest")] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -113,6 +127,7 @@ def test_a_byte_order_mark_is_no_part_of_a_token(tmp_path: Path):
 
 
 def test_an_address_that_asks_too_often_is_refused_before_its_token_is_looked_at():
+    assert access(rate_limit=0.5).limited
     made = access(token="ask", rate_limit=0.5)
     made.check_caller("Bearer ask", "192.0.2.1")
     with pytest.raises(TooManyRequests):

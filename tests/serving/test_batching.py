@@ -393,7 +393,7 @@ async def test_with_a_delay_nothing_runs_at_once():
 async def test_with_a_delay_the_batch_fills_before_it_runs():
     run = FakeRun()
     batcher = batcher_of(run, max_delay_s=30.0, max_batch_size=4)
-    await asyncio.gather(*(batcher.submit(numbered(number)) for number in range(4)))
+    await asyncio.wait_for(asyncio.gather(*(batcher.submit(numbered(number)) for number in range(4))), 5)
     assert run.batches == [[0, 1, 2, 3]]
 
 
@@ -409,8 +409,11 @@ async def test_a_batch_that_becomes_full_does_not_wait_for_the_delay():
     first = asyncio.ensure_future(batcher.submit(numbered(0)))
     await turns()
     assert run.batches == []
-    await asyncio.gather(first, batcher.submit(numbered(1)))
+    delay = batcher._filling
+    await asyncio.wait_for(asyncio.gather(first, batcher.submit(numbered(1))), 5)
     assert run.batches == [[0, 1]]
+    assert delay is not None
+    assert delay.cancelled()
 
 
 async def test_the_observer_hears_of_batches_waits_and_the_queue():

@@ -98,6 +98,16 @@ def test_a_key_that_stands_twice_is_refused(body: bytes, size: int):
 
 
 @pytest.mark.parametrize(
+    "body",
+    [b"[1, 2,]", b'{"a": 1,}', b"[[1, 2],]", b"[, 1]", b'{"a": [, 1]}', b"[1, {, 2}]", b"[1, 2, ", b",[1]", b"1]"],
+)
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 100])
+def test_where_a_value_is_missing_beside_a_comma_it_is_no_json(body: bytes, size: int):
+    with pytest.raises(InvalidInput, match="the body is not JSON"):
+        loads(body, size)
+
+
+@pytest.mark.parametrize(
     ("body", "why"),
     [
         (b"[1, 2, 3, oops, 5]", "near byte 10"),
