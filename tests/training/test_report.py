@@ -10,13 +10,14 @@ import torch
 from PIL import Image
 from scipy.special import softmax
 
-from serving.manifest import Manifest, read_manifest
+from serving.manifest import MODEL_FILE_NAME, Manifest, read_manifest
+from serving.runtime import OnnxModel
 from tests.conftest import Digits as TestDigits
 from training import choices as choices_module
 from training.architectures import build
-from training.calibration import Bin
+from training.calibration import Bin, expected_calibration_error, reliability
 from training.checkpoint import Checkpoint, EpochRecord
-from training.choices import MAX_REFUSED, Choices, choose, validation_digits
+from training.choices import Choices, choose, validation_digits
 from training.evaluate import predictor
 from training.figures import Scores, _is_best
 from training.mnist import Mnist
@@ -117,7 +118,17 @@ def test_the_manifest_has_both_splits_calibration_and_seeds(manifest: Manifest) 
     assert manifest.seeds.accuracies[0] == manifest.accuracy[1].accuracy
     assert manifest.seeds.lowest <= manifest.seeds.mean <= manifest.seeds.highest
     assert manifest.acceptance.chosen_on == "validation"
-    assert manifest.acceptance.coverage is not None
+
+
+def test_what_the_threshold_costs_is_measured_on_the_test_digits(folder: Path, manifest: Manifest, data: Mnist) -> None:
+    found = OnnxModel(folder / MODEL_FILE_NAME, "cpu").run(data.test_images.numpy()).probabilities
+    accepted = found.max(axis=1) >= manifest.acceptance.min_confidence
+    wrong = found.argmax(axis=1) != data.test_labels.numpy()
+    assert manifest.acceptance.coverage == pytest.approx(accepted.mean())
+    assert manifest.acceptance.error_among_accepted == pytest.approx(wrong[accepted].mean())
+    assert manifest.calibration is not None
+    error = expected_calibration_error(reliability(found, data.test_labels.numpy()))
+    assert manifest.calibration.error_test == pytest.approx(error)
 
 
 def test_the_card_says_what_it_is_for_and_from_what_it_learnt(folder: Path, manifest: Manifest) -> None:
@@ -152,9 +163,23 @@ def test_the_threshold_refuses_no_more_digits_than_allowed(data: Mnist, monkeypa
     chosen = choose(checkpoint, data)
     logits = predictor(checkpoint.model())(digits.images)
     confidence = softmax(logits.astype(np.float64) / chosen.temperature, axis=1).max(axis=1)
-    assert (confidence < chosen.acceptance.min_confidence).mean() <= MAX_REFUSED
+    assert (confidence < chosen.acceptance.min_confidence).mean() <= 0.007
     monkeypatch.setattr(choices_module, "MAX_REFUSED", 0.5)
     assert choose(checkpoint, data).acceptance.min_confidence > chosen.acceptance.min_confidence
+
+
+def test_a_threshold_that_keeps_the_error_and_refuses_less_is_chosen(
+    data: Mnist, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    def lowest(confidence: np.ndarray, right: np.ndarray, *, max_error: float) -> float:
+        asked.append(max_error)
+        return 0.01
+
+    monkeypatch.setattr(choices_module, "choose_threshold", lowest)
+    assert choose(untrained(1), data).acceptance.min_confidence == 0.01
+    assert asked == [0.001]
 
 
 def test_without_validation_images_nothing_is_chosen(data: Mnist) -> None:
