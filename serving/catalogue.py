@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from serving.errors import ModelNotFound, NotReady
+from serving.errors import ModelNotFound, NotReady, shown
 from serving.metrics import Metrics
 from serving.orders import Orders
 from serving.predictor import Predictor
@@ -111,8 +111,8 @@ class Catalogue:
             return NotReady(f"model {name} version {meant[-1].version} is not served: it failed a check")
         if known:
             there = ", ".join(entry.version for entry in known)
-            return ModelNotFound(f"no version {version!r} of {name}; there are: {there}")
-        return ModelNotFound(f"no model {name!r}; there are: {', '.join(self.names()) or 'none'}")
+            return ModelNotFound(f"no version {shown(version)} of {name}; there are: {there}")
+        return ModelNotFound(f"no model {shown(name)}; there are: {', '.join(self.names()) or 'none'}")
 
     def names(self) -> list[str]:
         """Return the names of the models that are served, sorted."""
@@ -197,7 +197,7 @@ class Catalogue:
         async with self._exchange:
             await self._catch_up()
             if not self.versions(name):
-                raise ModelNotFound(f"model {name!r} is not served")
+                raise ModelNotFound(f"model {shown(name)} is not served")
             await asyncio.to_thread(self.orders.give, name, unloaded=True)
             self._unloaded.add(name)
             self._stock.drop(name)

@@ -3,6 +3,19 @@
 Must not know: transports. `serving.status` maps each type to an HTTP and a gRPC status.
 """
 
+import reprlib
+
+# Of what a caller has sent, in an error: elements of a list, characters of a text.
+MOST_SHOWN, LONGEST_SHOWN = 8, 80
+
+_shown = reprlib.Repr()
+_shown.maxlist, _shown.maxstring = MOST_SHOWN, LONGEST_SHOWN
+
+
+def shown(value: object) -> str:
+    """Return what a caller has sent as an error shows it: cut, for it may be of 33 MB, and gRPC's clients take 8 KB."""
+    return _shown.repr(value)
+
 
 class ServingError(Exception):
     """The base of every error whose text may be shown to the caller."""

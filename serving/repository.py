@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from serving import onnx_checks
-from serving.errors import ModelNotFound, ModelRejected, ServingError
+from serving.errors import ModelNotFound, ModelRejected, ServingError, shown
 from serving.manifest import FILE_NAME, INPUTS, MODEL_FILE_NAME, OUTPUTS, Manifest, read_manifest
 from serving.runtime import Device, OnnxModel
 
@@ -78,7 +78,7 @@ class Repository:
         """
         versions = self.versions(name)
         if not versions:
-            raise ModelNotFound(f"no model {name!r}; there are: {', '.join(self.names()) or 'none'}")
+            raise ModelNotFound(f"no model {shown(name)}; there are: {', '.join(self.names()) or 'none'}")
         if version is not None and version not in versions:
             raise ModelNotFound(f"no version {version} of {name}; there are: {', '.join(map(str, versions))}")
         folder = self.root / name / str(versions[-1] if version is None else version)

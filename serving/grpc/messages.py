@@ -7,7 +7,7 @@ Source: Open Inference Protocol v2; Triton's and KServe's clients.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from serving.errors import InvalidInput
+from serving.errors import MOST_SHOWN, InvalidInput
 from serving.grpc.stubs import inference_pb2 as pb
 from serving.heavy import INLINE_BYTES, pieces
 from serving.protocol import outputs
@@ -63,7 +63,7 @@ def _parameters(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Any]:
 def _read_tensor(
     tensor: pb.ModelInferRequest.InferInputTensor, raw: bytes | None, max_images: int
 ) -> Images | list[bytes]:
-    header = TensorHeader(tensor.name, tensor.datatype, tuple(tensor.shape))
+    header = TensorHeader(tensor.name, tensor.datatype, tuple(tensor.shape[: MOST_SHOWN + 1]))
     check_header(header, max_images)
     outputs.refuse_shared_memory(tensor.parameters)
     filled = [field.name for field, _ in tensor.contents.ListFields()] if tensor.HasField("contents") else []

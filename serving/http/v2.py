@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from serving.access import Access
 from serving.catalogue import Catalogue
-from serving.errors import InvalidInput, NotReady, UnsupportedMediaType
+from serving.errors import InvalidInput, NotReady, UnsupportedMediaType, shown
 from serving.heavy import alone, take_apart
 from serving.http.bodies import BodyReader
 from serving.http.compression import MIN_PACKED_BYTES, choose_encoding, pack, packed_by, refuse_packed, unpack
@@ -168,7 +168,7 @@ class V2Endpoints:
         options = await self._read_options(request)
         only_ready = options.get("ready", False)
         if not isinstance(only_ready, bool):
-            raise InvalidInput(f"ready: expected true or false, got {only_ready!r}")
+            raise InvalidInput(f"ready: expected true or false, got {shown(only_ready)}")
         return json_response(descriptions.repository_index(self._catalogue, only_ready=only_ready))
 
     async def load(self, request: Request) -> Response:

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from serving.errors import InvalidInput
+from serving.errors import InvalidInput, TooLarge, shown
 from serving.heavy import INLINE_BYTES
 from serving.http.strict_json import read_json
 from serving.limits import Limits
@@ -32,6 +32,9 @@ JSON, OCTETS = "application/json", "application/octet-stream"
 
 # Of the JSON before a tensor's bytes.
 LENGTH = re.compile("[0-9]{1,18}")
+
+# It is sent back: of 33 MB, which 32 KB unpack to, so are 33 MB.
+LONGEST_ID = 524_288
 
 # What a body without any JSON stands for: the model's one input, for a batch of one.
 RAW_BODY = TensorHeader(INPUT, "UINT8", (1, 28, 28))
@@ -86,6 +89,8 @@ def _read(head: bytes, blobs: bytes | memoryview, limits: Limits) -> InferenceRe
     request_id = root.get("id")
     if not isinstance(request_id, str | None):
         raise InvalidInput(f"id: expected a string, got {kind(request_id)}")
+    if request_id and len(request_id) > LONGEST_ID:
+        raise TooLarge(f"id: {len(request_id)} characters; the limit is {LONGEST_ID}")
     parameters = check_values(root.get("parameters"), "parameters")
     content = _read_inputs(root.get("inputs"), blobs, only_numbers, limits.images)
     binary = read_flag(parameters, "binary_data_output")
@@ -133,7 +138,7 @@ def _check_blob(size: Any, blobs: bytes | memoryview, has_data: bool) -> None:
     if has_data:
         raise InvalidInput("inputs[0]: expected either data or the parameter binary_data_size, got both")
     if type(size) is not int or size < 0:
-        raise InvalidInput(f"inputs[0].parameters.binary_data_size: expected a number of bytes, got {size!r}")
+        raise InvalidInput(f"inputs[0].parameters.binary_data_size: expected a number of bytes, got {shown(size)}")
     if size != len(blobs):
         raise InvalidInput(
             f"inputs[0].parameters.binary_data_size is {size}, but {len(blobs)} bytes follow the JSON, whose length "

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving.errors import InvalidInput, Unsupported
+from serving.errors import InvalidInput, Unsupported, shown
 from serving.protocol.messages import OutputTensor, RequestedOutput
 from serving.runtime import OUTPUTS, Outputs
 
@@ -28,23 +28,25 @@ def choose(wanted: Iterable[tuple[str, Mapping[str, Any]]], *, binary: bool = Fa
         InvalidInput: an unknown or repeated name, or a parameter of the wrong kind.
         Unsupported: an output is to go to shared memory.
     """
-    chosen = tuple(_choose_one(name, parameters, binary) for name, parameters in wanted)
-    if len({output.name for output in chosen}) != len(chosen):
-        raise InvalidInput(f"outputs: {[output.name for output in chosen]} names one twice")
-    return chosen or (ALL_BINARY if binary else ALL)
+    chosen: dict[str, RequestedOutput] = {}
+    for name, parameters in wanted:
+        if name in chosen:  # at once: a message may name three million
+            raise InvalidInput(f"outputs: {name!r} is named twice")
+        chosen[name] = _choose_one(name, parameters, binary)
+    return tuple(chosen.values()) or (ALL_BINARY if binary else ALL)
 
 
 def _choose_one(name: str, parameters: Mapping[str, Any], binary: bool) -> RequestedOutput:
     if name not in OUTPUTS:
-        raise InvalidInput(f"outputs: there is no {name!r}; there are: {', '.join(OUTPUTS)}")
+        raise InvalidInput(f"outputs: there is no {shown(name)}; there are: {', '.join(OUTPUTS)}")
     refuse_shared_memory(parameters)
     binary = parameters.get("binary_data", binary)
     if not isinstance(binary, bool):
-        raise InvalidInput(f"output {name!r}: parameter binary_data is {binary!r}, expected true or false")
+        raise InvalidInput(f"output {name!r}: parameter binary_data is {shown(binary)}, expected true or false")
     classes = parameters.get("classification", 0)
     if type(classes) is not int or classes < 0:
         raise InvalidInput(
-            f"output {name!r}: parameter classification is {classes!r}, expected a whole number, 0 for none"
+            f"output {name!r}: parameter classification is {shown(classes)}, expected a whole number, 0 for none"
         )
     return RequestedOutput(name, classes, binary)
 

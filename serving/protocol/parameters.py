@@ -7,7 +7,7 @@ Source: Triton's parameters and schedule policy extensions.
 from collections.abc import Mapping
 from typing import Any
 
-from serving.errors import InvalidInput, Unsupported
+from serving.errors import InvalidInput, Unsupported, shown
 
 
 def check_values(parameters: Any, where: str) -> Mapping[str, Any]:
@@ -26,7 +26,7 @@ def check_values(parameters: Any, where: str) -> Mapping[str, Any]:
         raise InvalidInput(f"{where}: expected an object, got {kind(parameters)}")
     for name, value in parameters.items():
         if not isinstance(value, (bool, int, float, str)):
-            raise InvalidInput(f"{where}.{name}: expected a string, a number or a boolean, got {kind(value)}")
+            raise InvalidInput(f"{where}.{name[:80]}: expected a string, a number or a boolean, got {kind(value)}")
     return parameters
 
 
@@ -67,5 +67,5 @@ def read_timeout(parameters: Mapping[str, Any]) -> float | None:
 def _read_count(parameters: Mapping[str, Any], name: str) -> int:
     value = parameters.get(name, 0)
     if type(value) is not int or value < 0:
-        raise InvalidInput(f"parameters.{name}: expected a whole number >= 0, got {value!r}")
+        raise InvalidInput(f"parameters.{name}: expected a whole number >= 0, got {shown(value)}")
     return value

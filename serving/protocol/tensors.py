@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving.errors import InvalidInput, TooLarge
+from serving.errors import InvalidInput, TooLarge, shown
 from serving.heavy import pieces
 from serving.protocol.messages import Images, OutputTensor, TensorHeader
 
@@ -44,16 +44,16 @@ def check_header(header: TensorHeader, max_images: int) -> None:
     """
     name, datatype, shape = header
     if name != INPUT:
-        raise InvalidInput(f"input {name!r}: the model's only input is {INPUT!r}")
+        raise InvalidInput(f"input {shown(name)}: the model's only input is {INPUT!r}")
     if datatype in DTYPES:
         # A channel dimension of one, as PyTorch's loaders give it, changes neither the order nor the number of values.
         fits = shape[1:] in ((28, 28), (1, 28, 28)) and shape[0] >= 0
     elif datatype == "BYTES":
         fits = len(shape) == 1 and shape[0] >= 0
     else:
-        raise InvalidInput(f"input {INPUT!r}: got datatype {datatype!r}, expected {ACCEPTED}")
+        raise InvalidInput(f"input {INPUT!r}: got datatype {shown(datatype)}, expected {ACCEPTED}")
     if not fits:
-        raise InvalidInput(f"input {INPUT!r}: got {datatype} of shape {list(shape)}, expected {ACCEPTED}")
+        raise InvalidInput(f"input {INPUT!r}: got {datatype} of shape {shown(list(shape))}, expected {ACCEPTED}")
     if shape[0] > max_images:
         raise TooLarge(f"{shape[0]} images in one request; the limit is {max_images}")
 

@@ -19,6 +19,7 @@ from tests.serving.v2_worker import TOKEN, tiny_worker
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 28, 28), np.uint8)
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+Tensor = pb.ModelInferRequest.InferInputTensor
 Call = Callable[..., grpc.aio.UnaryUnaryCall]
 
 
@@ -32,8 +33,9 @@ def method(channel: grpc.aio.Channel, name: str) -> Call:
 
 
 def request(images: np.ndarray = IMAGES, model: str = "tiny", **fields: Any) -> pb.ModelInferRequest:
-    tensor = pb.ModelInferRequest.InferInputTensor(name="images", datatype="UINT8", shape=images.shape)
-    return pb.ModelInferRequest(model_name=model, inputs=[tensor], raw_input_contents=[images.tobytes()], **fields)
+    tensor = Tensor(name="images", datatype="UINT8", shape=images.shape)
+    given: dict[str, Any] = {"model_name": model, "inputs": [tensor], "raw_input_contents": [images.tobytes()]}
+    return pb.ModelInferRequest(**given | fields)
 
 
 async def code_of(call: grpc.aio.UnaryUnaryCall) -> tuple[str, str]:
@@ -71,6 +73,20 @@ async def test_errors_become_a_status_and_are_counted(worker: Worker, channel: g
     assert value(worker, "requests_total", model="tiny", status="INVALID_ARGUMENT", **labels) == 1
     assert value(worker, "requests_total", model="unknown", status="NOT_FOUND", **labels) == 1
     assert value(worker, "requests_in_progress", protocol="grpc") == 0
+
+
+async def test_an_error_does_not_repeat_all_of_what_was_sent(channel: grpc.aio.Channel):
+    tensor, long = request().inputs[0], "é" * 100_000
+    for made in (
+        request(model=long),
+        request(inputs=[Tensor(name="images", datatype="UINT8", shape=(1,) * 100_000)]),
+        request(inputs=[Tensor(name="images", datatype=long)]),
+        request(inputs=[tensor], outputs=[pb.ModelInferRequest.InferRequestedOutputTensor(name=long)]),
+    ):
+        code, details = await code_of(method(channel, "ModelInfer")(made))
+        assert code in ("NOT_FOUND", "INVALID_ARGUMENT"), details
+        assert "..." in details
+        assert len(details) < 400
 
 
 async def test_an_unknown_failure_tells_nothing_but_the_request_id(

@@ -63,6 +63,31 @@ def test_case_e08_an_id_that_is_no_string_is_refused(given: object):
         read(id=given)
 
 
+def test_case_e08_an_id_that_makes_an_answer_of_megabytes_is_refused():
+    with pytest.raises(TooLarge, match="id: 524289 characters; the limit is 524288"):
+        read(id="x" * 524_289)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"inputs": [tensor(name="x" * 100_000)]},
+        {"inputs": [tensor(datatype="x" * 100_000)]},
+        {"inputs": [tensor(shape=[1] * 100_000)]},
+        {"inputs": [tensor(data=..., parameters={"binary_data_size": "x" * 100_000})]},
+        {"outputs": [{"name": "x" * 100_000}]},
+        {"outputs": [{"name": "logits", "parameters": {"binary_data": "x" * 100_000}}]},
+        {"outputs": [{"name": "logits", "parameters": {"classification": "x" * 100_000}}]},
+        {"parameters": {"timeout": "x" * 100_000}},
+        {"parameters": {"x" * 100_000: None}},
+    ],
+)
+def test_a_refusal_does_not_repeat_all_of_what_was_sent(fields: dict[str, Any]):
+    with pytest.raises(InvalidInput) as caught:
+        read(**fields)
+    assert len(str(caught.value)) < 300
+
+
 def test_case_e01_a_raw_body_is_one_image_and_gets_binary_outputs():
     request = read_request(IMAGES[0].tobytes(), "0", LIMITS)
     assert np.array_equal(request.content, IMAGES[:1])
