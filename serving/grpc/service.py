@@ -16,8 +16,9 @@ from serving.access import Access
 from serving.catalogue import Catalogue
 from serving.errors import NotReady
 from serving.grpc import core_call
-from serving.grpc.calls import Call, Check, Gate, Metered, Method
+from serving.grpc.calls import Call, Check, Gate, Metered, Method, Read
 from serving.grpc.express import METHOD, Express
+from serving.grpc.extent import INFER_REQUEST, NOTHING, check_extent
 from serving.grpc.messages import read_request, text_bytes, write_response
 from serving.grpc.stubs import inference_pb2 as pb
 from serving.heavy import take_apart
@@ -71,13 +72,22 @@ class InferenceService:
         handlers = {}
         for name, method in self._methods().items():
             types = described.methods_by_name[name]
-            read = GetMessageClass(types.input_type).FromString
+            read = self._read(name, GetMessageClass(types.input_type).FromString)
             run = Metered(name, read, method, metrics, self._settings.access_log, gate, self._check_of(name)).run
             handlers[name] = grpc.unary_unary_rpc_method_handler(
                 self._traced(name, run) if self._traces.on and name not in OPEN else run,
                 response_serializer=GetMessageClass(types.output_type).SerializeToString,
             )
         return grpc.method_handlers_generic_handler(NAME, handlers)
+
+    def _read(self, name: str, parse: Read) -> Read:
+        large, max_images = INFER_REQUEST if name == METHOD else NOTHING, self._settings.max_images
+
+        def read(message: bytes) -> Any:
+            check_extent(message, large, max_images)
+            return parse(message)
+
+        return read
 
     def _traced(self, name: str, run: Handler) -> Handler:
         async def traced(request: bytes, context: core_call.Context) -> Any:
