@@ -12,7 +12,10 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc._cython import cygrpc
+
+from serving.grpc.questions import NO_QUESTION, reader
 
 logger = logging.getLogger(__name__)
 
@@ -106,10 +109,6 @@ class Server(Protocol):
 
     def forget(self, call: "CoreCall") -> None:
         """Note that a call is over."""
-
-
-def _as_it_is(data: bytes | None) -> bytes | None:
-    return data
 
 
 class CoreCall:
@@ -224,6 +223,9 @@ class CoreCall:
         except asyncio.CancelledError:
             # The caller has gone, and is told nothing.
             pass
+        except DecodeError:
+            self.context.status, self.context.details = cygrpc.StatusCode.invalid_argument, NO_QUESTION
+            await self._finish()
         except Exception:
             logger.exception("a gRPC call failed")
             self.context.status, self.context.details = cygrpc.StatusCode.internal, "internal error"
@@ -233,7 +235,7 @@ class CoreCall:
 
     async def _answer(self, data: bytes | None) -> None:
         handler, context = self._handler, self.context
-        read = handler.request_deserializer or _as_it_is
+        read = reader(handler.request_deserializer)
         request = self._messages(read) if handler.request_streaming else read(data)
         del data
         try:

@@ -23,6 +23,9 @@ from tests.serving.v2_worker import tiny_worker
 Request, Response = health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse
 INFERENCE = "inference.GRPCInferenceService"
 
+HEALTH, REFLECTION = "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+LARGE = Request(service="x" * 32_768).SerializeToString()
+
 # No traces.
 OFF = Traces({})
 
@@ -98,6 +101,27 @@ async def test_case_d05_reflection_tells_the_services_and_their_messages(channel
         FileDescriptorProto.FromString(answer.file_descriptor_response.file_descriptor_proto[0]) for answer in files
     ]
     assert [file.package for file in described] == ["inference", "grpc.health.v1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [
+        (f"{HEALTH}/Check", LARGE),
+        (f"{HEALTH}/Watch", LARGE),
+        (REFLECTION, LARGE),
+        (REFLECTION, b"\xff\xff"),
+    ],
+)
+async def test_a_question_that_is_none_or_too_large_is_refused(
+    channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture, name: str, sent: bytes
+):
+    call = channel.stream_stream(f"/{name}")
+    async with asyncio.timeout(10):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            [answer async for answer in call(iter([sent]))]
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert caught.value.details() == "this is no message of the call, or has more than 32768 bytes"
+    assert not caplog.records
 
 
 async def test_what_runs_is_finished_before_the_stop_and_what_comes_is_refused(
