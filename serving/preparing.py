@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import nullcontext
+from functools import partial
 
 from serving.errors import DeadlineExceeded, NotReady, QueueFull, ServingError, forget_frames
+from serving.heavy import in_thread
 from serving.preprocess import LargePicture, Prepared, prepare
 
 logger = logging.getLogger(__name__)
@@ -138,12 +140,10 @@ class Preparer:
         return [result for group in results for result in group]
 
     async def _in_thread(self, pictures: Sequence[bytes], deadline: float | None) -> list[Result | None]:
-        run = asyncio.get_running_loop().run_in_executor
-        return await run(self._executor, self._prepare_all, pictures, deadline, LARGE_PIXELS)
+        return await in_thread(self._executor, partial(self._prepare_all, pictures, deadline, LARGE_PIXELS))
 
     async def _prepare_alone(self, picture: bytes, deadline: float | None) -> Result:
-        run = asyncio.get_running_loop().run_in_executor
-        (result,) = await run(self._large, self._prepare_all, [picture], deadline, None)
+        (result,) = await in_thread(self._large, partial(self._prepare_all, [picture], deadline, None))
         assert result is not None
         return result
 

@@ -1,6 +1,9 @@
 import asyncio
+import gc
 import threading
 import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -81,3 +84,43 @@ async def test_work_whose_deadline_passes_before_its_turn_is_not_done():
     assert await first
     await desk.run(lambda: done.append("in time"), time.monotonic() + 100)
     assert done == ["in time"]
+
+
+class Body:
+    """What a weak reference can be made to."""
+
+    def read(self) -> str:
+        return "read"
+
+
+async def test_who_leaves_before_its_turn_takes_along_what_the_work_holds():
+    desk, end = heavy.Desk(), threading.Event()
+    first = asyncio.ensure_future(desk.run(end.wait))
+    await asyncio.sleep(0)
+    bodies = [Body() for _ in range(3)]
+    left = [weakref.ref(body) for body in bodies[:2]]
+    leaving = asyncio.ensure_future(desk.run(bodies[0].read))
+    late = asyncio.ensure_future(desk.run(bodies[1].read, time.monotonic() + 0.01))
+    staying = asyncio.ensure_future(desk.run(bodies[2].read))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.wait([leaving, late])
+    assert leaving.cancelled()
+    assert isinstance(late.exception(), DeadlineExceeded)
+    del leaving, late, bodies
+    gc.collect()
+    assert [body() for body in left] == [None, None]
+    end.set()
+    assert await first
+    assert await staying == "read"
+
+
+async def test_who_leaves_while_its_work_begins_harms_nobody():
+    with ThreadPoolExecutor(1) as executor:
+        begun, end = threading.Event(), threading.Event()
+        running = asyncio.ensure_future(heavy.in_thread(executor, lambda: begun.set() or end.wait()))
+        await asyncio.to_thread(begun.wait)
+        running.cancel()
+        await asyncio.wait([running])
+        end.set()
+        assert await heavy.in_thread(executor, lambda: 7) == 7
