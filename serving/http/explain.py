@@ -24,6 +24,7 @@ from serving.http.bodies import BodyReader
 from serving.http.compression import refuse_packed
 from serving.http.errors import json_response
 from serving.http.pictures import read_items, text_bytes
+from serving.http.queries import read_query
 from serving.limits import Limits
 from serving.predictor import Predictor
 from serving.preparing import Preparer
@@ -111,9 +112,7 @@ class ExplainEndpoint:
     def _read_query(self, request: Request) -> tuple[Predictor, set[str]]:
         if not self._enabled:
             raise Unsupported("explanations are switched off here; MNIST_EXPLAIN=true switches them on")
-        query, known = dict(request.query_params), PARAMETERS[request.method.replace("HEAD", "GET")]
-        if unknown := set(query) - known:
-            raise InvalidInput(f"unknown parameter {min(unknown)[:40]!r}; there are: {', '.join(sorted(known))}")
+        query = read_query(request, PARAMETERS[request.method.replace("HEAD", "GET")])
         parts = set(query.get("include", "layers").split(","))
         if wrong := parts - set(PARTS):
             raise InvalidInput(f"include: expected {' or '.join(PARTS)} or both, got {min(wrong)[:40]!r}")

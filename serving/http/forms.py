@@ -17,6 +17,9 @@ from serving.heavy import pieces
 BOUNDARY = re.compile(rb"--([0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-])[ \t]*+\r?\n")
 REST_OF_BOUNDARY = re.compile(rb"[ \t]*+\r\n")
 
+# Of a content type: more than a type with its boundary takes. 32 KB of empty parameters took the event loop 10 ms.
+LONGEST_TYPE = 1_000
+
 EMPTY_LINE = b"\r\n\r\n"
 
 # Of a body between which others have the interpreter: about a dozen small pictures.
@@ -69,7 +72,7 @@ class _Collector:
 
 def boundary_of(content_type: str, body: bytes) -> bytes | None:
     """Return the boundary that the content type declares, or that the body begins with, or None for another kind."""
-    kind, options = parse_options_header(content_type)
+    kind, options = parse_options_header(content_type[:LONGEST_TYPE])
     found = BOUNDARY.match(body)
     if found:
         return found[1]

@@ -21,6 +21,7 @@ from serving.http.bodies import BodyReader
 from serving.http.compression import refuse_packed
 from serving.http.errors import json_response
 from serving.http.pictures import Item, read_items, text_bytes
+from serving.http.queries import read_query
 from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.predictor import Prediction, Predictor
@@ -92,9 +93,7 @@ def complete(items: Sequence[Item], decoded: Sequence[Prepared | ServingError]) 
 
 
 def _read_query(request: Request) -> dict[str, str]:
-    query = dict(request.query_params)
-    if unknown := set(query) - PARAMETERS:
-        raise InvalidInput(f"unknown parameter {min(unknown)[:40]!r}; there are: {', '.join(sorted(PARAMETERS))}")
+    query = read_query(request, PARAMETERS)
     if query.get("include", "input") != "input":
         raise InvalidInput(f"include: expected input, got {query['include'][:40]!r}")
     return query

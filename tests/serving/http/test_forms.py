@@ -90,3 +90,14 @@ def test_what_multipart_does_not_allow_is_refused(body: bytes):
 @pytest.mark.parametrize("padding", [b" ", b"\t\t"])
 def test_white_space_is_no_part_of_a_boundary(padding: bytes):
     assert boundary_of("", b"--a b" + padding + b"\r\n") == b"a b"
+
+
+def test_a_long_type_is_read_as_far_as_a_boundary_may_stand_in_it():
+    body = b"before\r\n--b\r\n"
+    assert boundary_of("multipart/form-data; boundary=b" + ";" * 30_000, body) == b"b"
+    assert boundary_of("multipart/form-data;" + ";" * 30_000 + "boundary=b", body) is None
+    given: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forms, "parse_options_header", lambda text: given.append(text) or (b"", {}))
+        boundary_of(";" * 30_000, body)
+    assert [len(text) for text in given] == [forms.LONGEST_TYPE]

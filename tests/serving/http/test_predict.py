@@ -229,6 +229,14 @@ async def test_an_unknown_parameter_is_refused(app: App, digit: np.ndarray, quer
     assert (await post(app, content=png(digit), params=query)).status_code == 400
 
 
+async def test_a_query_longer_than_its_parameters_can_make_it_is_refused_unread(app: App, digit: np.ndarray):
+    for query in ("a&" * 1025, "model=" + "x" * 2043):
+        answer = await app.client.post(f"/predict?{query}", content=png(digit))
+        assert answer.status_code == 400
+        assert answer.json() == {"error": "the query is longer than 2048 characters"}
+    assert (await app.client.post(f"/predict?model={'x' * 2042}", content=png(digit))).status_code == 404
+
+
 async def test_the_input_of_the_model_can_be_seen(app: App, digit: np.ndarray):
     answer = await post(app, content=png(255 - digit), params={"include": "input"})
     shown = answer.json()["predictions"][0]["input"]
