@@ -20,6 +20,9 @@ REST_OF_BOUNDARY = re.compile(rb"[ \t]*+\r\n")
 # Of a content type: more than a type with its boundary takes. 32 KB of empty parameters took the event loop 10 ms.
 LONGEST_TYPE = 1_000
 
+# Of a part, in the longest lines that its headers may have; the parser takes eight lines, and refuses what is longer.
+MAX_HEAD_LINES = 32
+
 EMPTY_LINE = b"\r\n\r\n"
 
 # Of a body between which others have the interpreter: about a dozen small pictures.
@@ -93,7 +96,7 @@ def read_form(body: bytes, boundary: bytes, max_parts: int, max_header_bytes: in
     # From the first boundary on: each further one ends a part.
     if body.count(b"\n" + delimiter, start) > max_parts:
         raise TooLarge(f"more than {max_parts} parts")
-    body = _unfold(body[start:], delimiter)
+    body = _unfold(body[start:], delimiter, MAX_HEAD_LINES * max_header_bytes)
     collector = _Collector(max_parts)
     ended = []
     callbacks = collector.callbacks() | {"on_end": lambda: ended.append(True)}
@@ -120,14 +123,18 @@ def _first(body: bytes, delimiter: bytes) -> int:
     return 0 if first < 0 or body.startswith(b"--", first + len(delimiter)) else first
 
 
-def _unfold(body: bytes, delimiter: bytes) -> bytes:
+def _unfold(body: bytes, delimiter: bytes, max_head_bytes: int) -> bytes:
     """Return a body with each header of a part on one line, and no white space behind a boundary.
+
+    A head of more than `max_head_bytes` stays as it is, to be refused.
 
     Source: RFC 822, section 3.1.1, for folded lines: the line break goes, the white space stays.
     """
     made: list[bytes] = []
     kept = 0
     for start, stop in _heads(body, delimiter):
+        if stop - start > max_head_bytes:
+            continue
         head = body[start:stop]
         lines = head.lstrip(b" \t")
         plain = lines[:2] + lines[2:].replace(b"\r\n ", b" ").replace(b"\r\n\t", b"\t")

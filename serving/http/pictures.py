@@ -21,8 +21,6 @@ Pixels = npt.NDArray[np.uint8]
 
 JSON_KEYS = ("images", "pixels")
 
-JSON_CONTAINER = re.compile(rb"\s*[{[]")
-
 # JSON that is no object, or in an encoding that JSON does not allow (RFC 8259, section 8.1); no picture begins so.
 OTHER_JSON = re.compile(rb'\s{0,9}(?:null|true|false|NaN|"|-?\d|\xef\xbb\xbf|\xff\xfe|\xfe\xff)')
 
@@ -61,7 +59,8 @@ def read_items(body: bytes, content_type: str, limits: Limits) -> list[Item]:
     if boundary is not None:
         parts = read_form(body, boundary, limits.images, limits.part_header_bytes)
         return [Item(part.name or place, _refuse_url(part.data)) for place, part in enumerate(parts)]
-    if JSON_CONTAINER.match(body):
+    # A picture begins with no white space, and is not copied; a pattern took half a second for 33 MB of blanks.
+    if body.lstrip()[:1] in (b"{", b"["):
         return _read_json(body, limits)
     if not body or body.isspace():
         raise InvalidInput(

@@ -101,3 +101,13 @@ def test_a_long_type_is_read_as_far_as_a_boundary_may_stand_in_it():
         patch.setattr(forms, "parse_options_header", lambda text: given.append(text) or (b"", {}))
         boundary_of(";" * 30_000, body)
     assert [len(text) for text in given] == [forms.LONGEST_TYPE]
+
+
+def test_a_head_of_more_than_its_headers_may_have_is_refused_as_it_is(monkeypatch: pytest.MonkeyPatch):
+    head = b'--b\r\ncontent-disposition: form-data; name="x"' + b"\r\n " * 31_000 + b"\r\n\r\nx\r\n--b--\r\n"
+    for lines, said in ((1000, "header size exceeded"), (forms.MAX_HEAD_LINES, "malformed")):
+        monkeypatch.setattr(forms, "MAX_HEAD_LINES", lines)
+        with pytest.raises(InvalidInput, match=said):
+            read_form(head, b"b", 1, 1000)
+    folded = b'--b\r\ncontent-disposition: form-data;\r\n filename="a.png"' + b"\r\n " * 900 + b"\r\n\r\nx\r\n--b--\r\n"
+    assert read_form(folded, b"b", 1, 1000) == [Part("a.png", b"x")]

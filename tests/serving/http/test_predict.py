@@ -2,6 +2,8 @@ import asyncio
 import base64
 import json
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,10 @@ import httpx
 import numpy as np
 import pytest
 
+from serving.errors import InvalidInput
+from serving.http.pictures import read_items
 from serving.http.predict import INLINE_ITEMS
+from serving.limits import Limits
 from serving.preparing import LATE
 from tests.conftest import Digits
 from tests.serving.http.app import App, png, tiny_digit
@@ -405,3 +410,24 @@ async def test_bad_requests_do_not_touch_their_neighbours(app: App, digits: np.n
 async def test_an_answer_that_is_made_beside_the_event_loop_is_the_same(app: App, test_digits: Digits):
     many = test_digits[0][: INLINE_ITEMS + 9]
     assert found(await post(app, json={"pixels": many.tolist()})) == [tiny_digit(digit) for digit in many]
+
+
+def test_a_body_of_blanks_takes_no_longer_than_to_look_at_each_a_few_times():
+    blanks = b" " * 8_000_000
+    limits = Limits(1, 32, 1000, 1000)
+
+    def least_s(work: Callable[[], object]) -> float:
+        times = []
+        for _ in range(5):
+            started = time.thread_time()
+            work()
+            times.append(time.thread_time() - started)
+        return min(times)
+
+    def read() -> None:
+        with pytest.raises(InvalidInput, match="the body is empty"):
+            read_items(blanks, "", limits)
+
+    assert read_items(blanks + b'{"images": []}', "", limits) == []
+    # 3 times, and with a regular expression 35.
+    assert least_s(read) < 15 * least_s(blanks.isspace)
