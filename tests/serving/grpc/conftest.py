@@ -12,7 +12,7 @@ from tests.serving.v2_worker import TOKEN, tiny_worker
 async def worker(tmp_path: Path, free_port: int) -> AsyncIterator[Worker]:
     """Return a worker that listens for gRPC alone."""
     settings = {"host": "127.0.0.1", "v2_port": 0, "grpc_port": free_port, "max_body_bytes": 1_000_000}
-    async with tiny_worker(tmp_path, admin_token=TOKEN, stop_s=5.0, **settings) as made:
+    async with tiny_worker(tmp_path, admin_token=TOKEN, stop_s=30.0, **settings) as made:
         for listener in made._listeners:
             await listener.start()
         yield made

@@ -10,7 +10,6 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from serving.closing import SETTLE_S
 from serving.grpc.health import Health
 from serving.grpc.server import NICE, THREADS, GrpcServer
 from serving.grpc.service import InferenceService
@@ -83,7 +82,7 @@ async def test_a_watcher_does_not_hold_up_the_stop(worker: Worker, channel: grpc
     # A client that is not waiting for a message sees but the end of the call.
     told = asyncio.ensure_future(watch.read())
     (server,) = worker._listeners
-    await asyncio.wait_for(server.stop(), 2)
+    await asyncio.wait_for(server.stop(), worker.settings.stop_s / 2)
     assert (await told).status == Response.NOT_SERVING
 
 
@@ -139,7 +138,9 @@ async def test_what_runs_is_finished_before_the_stop_and_what_comes_is_refused(
     await asyncio.wait_for(begun.wait(), 5)
     (server,) = worker._listeners
     stopping = asyncio.create_task(server.stop())
-    await asyncio.sleep(SETTLE_S + 0.1)
+    async with asyncio.timeout(20):
+        while not server._gate.closed:
+            await asyncio.sleep(0.01)
     assert not stopping.done()
     # Nobody connects any more: gRPC would cancel what arrives at the end, instead of refusing it.
     with pytest.raises(ConnectionRefusedError):

@@ -127,10 +127,11 @@ async def test_the_request_id_is_the_caller_s_or_a_new_one(channel: grpc.aio.Cha
 async def test_a_deadline_that_passes_and_a_caller_who_leaves_free_the_call(
     worker: Worker, channel: grpc.aio.Channel, monkeypatch: pytest.MonkeyPatch
 ):
-    left: asyncio.Queue[float] = asyncio.Queue()
+    begun, left = asyncio.Event(), asyncio.Queue[float]()
 
     async def wait(_: Any, __: Any, deadline: float) -> None:
         remaining_s = deadline - time.monotonic()
+        begun.set()
         try:
             await asyncio.Event().wait()
         finally:
@@ -138,13 +139,14 @@ async def test_a_deadline_that_passes_and_a_caller_who_leaves_free_the_call(
 
     worker.catalogue.get().batcher.singly = False  # so that the event loop answers
     monkeypatch.setattr(worker.inference, "run", wait)
-    assert (await code_of(method(channel, "ModelInfer")(request(), timeout=0.05)))[0] == "DEADLINE_EXCEEDED"
-    remaining_s = await asyncio.wait_for(left.get(), 5)
-    assert 0 < remaining_s <= 0.052  # gRPC rounds up to milliseconds
+    assert (await code_of(method(channel, "ModelInfer")(request(), timeout=2)))[0] == "DEADLINE_EXCEEDED"
+    remaining_s = await asyncio.wait_for(left.get(), 20)
+    assert 0 < remaining_s <= 2.002  # gRPC rounds up to milliseconds
+    begun.clear()
     call = method(channel, "ModelInfer")(request())
-    await asyncio.sleep(0.05)
+    await asyncio.wait_for(begun.wait(), 20)
     call.cancel()
-    await asyncio.wait_for(left.get(), 5)
+    await asyncio.wait_for(left.get(), 20)
 
 
 async def test_case_e13_a_message_over_the_limit_is_refused_and_the_connection_lives(channel: grpc.aio.Channel):
