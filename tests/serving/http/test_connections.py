@@ -53,10 +53,11 @@ class Client:
 
 @asynccontextmanager
 async def listening(app: App, port: int, asgi: Any = None, **limits: Any) -> AsyncIterator[Connect]:
-    """Yield a function that connects to a listener within limits."""
+    """Yield a function that connects to a listener within limits; its attribute is the guard of these."""
     settings = app.settings.model_copy(update={"stop_s": 1.0} | limits)
     express = None if asgi else Express(app.catalogue, app.preparer, settings, app.metrics)
-    listener = Listener(asgi or app.asgi, "127.0.0.1", port, Guard(settings, app.metrics), express)
+    watch = Guard(settings, app.metrics)
+    listener = Listener(asgi or app.asgi, "127.0.0.1", port, watch, express)
     await listener.start()
     clients: list[Client] = []
 
@@ -68,13 +69,20 @@ async def listening(app: App, port: int, asgi: Any = None, **limits: Any) -> Asy
             except ConnectionRefusedError:
                 await asyncio.sleep(0.01)
 
+    connect.guard = watch
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             yield connect
     finally:
         for client in clients:
             client.writer.close()
         await listener.stop()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what the listener does, in the time that a test has."""
+    while not condition():
+        await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -100,7 +108,7 @@ async def test_every_answer_carries_security_headers_and_tells_no_server(app: Ap
 
 
 async def test_a_head_that_does_not_end_in_time_is_408(app: App, free_port: int, quick: None):
-    async with listening(app, free_port, head_timeout_s=0.2) as connect:
+    async with listening(app, free_port, head_timeout_s=1.0) as connect:
         client, silent = await connect(), await connect()
         for piece in (b"GET /livez HTTP/1.1\r\n", b"a: b\r\n"):
             await client.send(piece)
@@ -115,7 +123,7 @@ async def test_a_head_that_does_not_end_in_time_is_408(app: App, free_port: int,
 async def test_the_second_head_of_a_connection_has_its_time_too_and_an_idle_one_may_wait(
     app: App, free_port: int, quick: None
 ):
-    async with listening(app, free_port, head_timeout_s=0.2) as connect:
+    async with listening(app, free_port, head_timeout_s=1.0) as connect:
         slow, idle = await connect(), await connect()
         assert [await slow.ask(), await idle.ask()] == [200, 200]
         await slow.send(ASK[:10])
@@ -230,8 +238,9 @@ async def test_a_new_connection_takes_the_place_of_one_that_sends_nothing_or_is_
 
 
 async def test_callers_who_come_together_take_the_places_of_idle_connections_and_not_each_others(
-    app: App, free_port: int
+    app: App, free_port: int, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(guard, "SILENCE_S", 60.0)
     async with listening(app, free_port, max_connections=3) as connect:
         idle = [await connect() for _ in range(3)]
         assert [await each.ask() for each in idle] == [200] * 3
@@ -253,11 +262,12 @@ async def test_where_all_send_slow_bodies_the_slowest_gives_way(
 ):
     async with listening(app, free_port, max_connections=2) as connect:
         slow = [await connect() for _ in range(2)]
-        for each in slow:
+        for count, each in enumerate(slow, 1):
             await each.send(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{")
-            await asyncio.sleep(0.05)
+            await until(lambda count=count: len(connect.guard.receiving) == count)
+        monkeypatch.setattr(guard, "SLOW_BODY_S", 60.0)
         assert (await (await connect()).answer())[0] == 429
-        monkeypatch.setattr(guard, "SLOW_BODY_S", 0.01)
+        monkeypatch.setattr(guard, "SLOW_BODY_S", 0.0)
         probe = await connect()
         assert await probe.ask() == 200
         assert await slow[0].answer() == (0, {}, None)
@@ -284,9 +294,10 @@ async def test_of_a_connection_that_asks_for_nothing_no_parser_is_made(
 
 
 async def test_where_all_connections_are_busy_another_is_429(app: App, free_port: int):
-    go = asyncio.Event()
+    go, asked = asyncio.Event(), []
 
     async def wait(scope: Scope, receive: Receive, send: Send) -> None:
+        asked.append(scope["path"])
         await go.wait()
         await json_response({})(scope, receive, send)
 
@@ -294,7 +305,7 @@ async def test_where_all_connections_are_busy_another_is_429(app: App, free_port
         busy = [await connect() for _ in range(2)]
         for each in busy:
             await each.send(ASK)
-        await asyncio.sleep(0.05)
+        await until(lambda: len(asked) == 2)
         status, headers, content = await (await connect()).answer()
         assert (status, headers["retry-after"]) == (429, "1")
         assert "too many connections" in content["error"]
@@ -385,7 +396,6 @@ async def test_a_tunnel_is_refused(app: App, free_port: int):
 async def test_a_caller_that_was_answered_before_its_body_came_is_idle(
     app: App, free_port: int, late: bytes, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("serving.http.guard.KEEP_ALIVE_S", 0.5)
     async with listening(app, free_port, max_connections=1) as connect:
         for _ in range(2):
             client = await connect()
@@ -397,6 +407,7 @@ async def test_a_caller_that_was_answered_before_its_body_came_is_idle(
         await other.send(b"POST /nowhere HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n")
         assert (await other.answer())[0] == 404
         await other.send(late)
+        monkeypatch.setattr(guard, "KEEP_ALIVE_S", 0.5)
         assert await other.reader.read() == b""
 
 
@@ -477,12 +488,12 @@ async def test_a_chunked_prediction_is_answered(app: App, free_port: int):
 async def test_a_connection_that_asks_for_nothing_is_closed_in_the_end(
     app: App, free_port: int, quick: None, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(guard, "KEEP_ALIVE_S", 0.2)
     async with listening(app, free_port) as connect:
         client, other = await connect(), await connect()
         await client.send(post())
         assert (await client.answer())[0] == 200
         assert await other.ask() == 200
+        monkeypatch.setattr(guard, "KEEP_ALIVE_S", 0.2)
         assert await client.answer() == await other.answer() == (0, {}, None)
 
 
