@@ -36,20 +36,20 @@ def test_case_d08_what_is_not_json_is_refused(body: bytes):
 
 @pytest.mark.parametrize("opening", [b"[", b'{"a":'])
 def test_case_d08_a_million_brackets_are_refused_at_once(opening: bytes):
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(InvalidInput, match="nested too deeply"):
         read_json(opening * 1_000_000, LIMITS)
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
 
 
 @pytest.mark.parametrize("opening", [b"[],", b"{},", b'["[[["],', b"1,", b'"",'])
 def test_millions_of_values_are_refused_before_they_cost_anything(opening: bytes):
     body = b"[" + opening * 4_000_000 + b"1]"
     tracemalloc.start()
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(TooLarge, match="more JSON values than the limit of 3000000"):
         read_json(body, LIMITS)
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < len(body) / 2
