@@ -150,7 +150,7 @@ async def test_more_explanations_than_there_is_room_for_are_refused(app: App, mo
 async def test_who_waits_for_the_layers_beyond_the_time_of_a_request_is_504(
     models: Path, executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ):
-    app = App(models, executor, request_timeout_s=0.5)
+    app = App(models, executor, request_timeout_s=2.0)
     await app.catalogue.start()
     go_on = threading.Event()
     sent = {"json": {"pixels": seven().tolist()}}
