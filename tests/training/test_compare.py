@@ -2,8 +2,9 @@ import argparse
 import os
 import shutil
 import signal
-import time
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -117,6 +118,20 @@ def test_the_seed_that_validation_likes_best_is_published_the_first_of_equals(tm
     assert train_all.best_of(paths) == paths[1]
 
 
+def watch_pool(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Return what is set when the trainings that have not begun are given up."""
+    given_up = threading.Event()
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            given_up.set()
+            super().shutdown(wait)
+
+    monkeypatch.setattr(train_all, "ThreadPoolExecutor", Pool)
+    return given_up
+
+
 def test_everything_is_trained_then_the_best_published_and_a_failure_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,9 +145,10 @@ def test_everything_is_trained_then_the_best_published_and_a_failure_stops(
             made = replace(checkpoint(seed, seed / 10), recipe=find(arguments[1], "seed"))
             save(made, path_of(tmp_path, made.recipe, seed))
         if failing and len(commands) > 1:
-            time.sleep(0.5)  # the first has failed meanwhile
+            assert given_up.wait(30)  # for the first has failed meanwhile
         return 3 if arguments[0] == failing else 0
 
+    given_up = watch_pool(monkeypatch)
     monkeypatch.setattr(train_all, "_command", run)
     monkeypatch.setattr(train_all, "PLAN", (("mnist-cnn", "seed", (1, 2)), ("mnist-lenet5", "seed", (1,))))
     monkeypatch.setattr("training.commands.fetch_data.run", lambda _: 0)
@@ -151,6 +167,7 @@ def test_everything_is_trained_then_the_best_published_and_a_failure_stops(
     assert all("--resume" not in command for command in commands)
 
     commands.clear()
+    given_up.clear()
     failing = "train"
     assert arguments.run(arguments) == 3
     assert {command[0] for command in commands} == {"train"}
@@ -163,13 +180,15 @@ def test_a_failure_or_ctrl_c_beside_a_longer_training_keeps_others_from_beginnin
     ends: Callable[[], int], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[str] = []
-    # The third may begin before the end of the second is known.
-    lasting_s = {"1": 1.0, "2": 0.0, "3": 0.5, "4": 0.5}
+    given_up = watch_pool(monkeypatch)
 
     def run(arguments: list[str]) -> int:
         begun.append(seed := arguments[arguments.index("--seed") + 1])
-        time.sleep(lasting_s[seed])
-        return ends() if seed == "2" else 0
+        if seed == "2":
+            return ends()
+        # Also the third, which may begin before the end of the second is known.
+        assert given_up.wait(30)
+        return 0
 
     monkeypatch.setattr(train_all, "_command", run)
     monkeypatch.setattr(train_all, "PLAN", (("mnist-cnn", "seed", (1, 2, 3, 4)),))
