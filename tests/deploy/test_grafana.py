@@ -15,7 +15,7 @@ import yaml
 
 from tests.deploy.test_prometheus import check_expression, check_recorded, rules
 from tests.deploy.tools import DEPLOY, documents, program
-from tests.e2e.server import Server, pixels, wait_until
+from tests.e2e.server import LIMIT_S, Server, pixels, wait_until
 from tests.ports import free_ports
 from tests.serving.tiny_model import write_tiny_model
 
@@ -106,9 +106,9 @@ def prometheus(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iter
         running.kill()
 
 
-def send_until(server: Server, images: Any, condition: Callable[[], bool], limit_s: float) -> bool:
+def send_until(server: Server, images: Any, condition: Callable[[], bool]) -> bool:
     """Send images, blank ones and bad requests until the condition holds; tell whether it did."""
-    stop = time.monotonic() + limit_s
+    stop = time.monotonic() + LIMIT_S
     with httpx.Client(base_url=server.url) as client:
         while time.monotonic() < stop:
             for image in images:
@@ -134,7 +134,7 @@ def test_every_query_and_rule_has_data(server: Server, prometheus: Prometheus, t
         return not missing
 
     images, _ = test_digits
-    assert send_until(server, images[:20], complete, 30), sorted(missing)
+    assert send_until(server, images[:20], complete), sorted(missing)
 
 
 def test_the_rules_are_evaluated(prometheus: Prometheus):
@@ -152,4 +152,4 @@ def test_the_same_digits_over_and_over_are_a_drift_and_nothing_else_is_wrong(
         return {(alert["labels"]["alertname"], alert["state"]) for alert in alerts} == {("MnistReaderDrift", "pending")}
 
     images, _ = test_digits
-    assert send_until(server, images[:20], only_drift, 30), prometheus.get("alerts")
+    assert send_until(server, images[:20], only_drift), prometheus.get("alerts")

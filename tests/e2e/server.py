@@ -18,11 +18,11 @@ from tests.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 
-# From the start of the first process to readiness; 3 s on an idle machine.
-START_S = 60.0
+# For whatever is waited for. A start takes 3 s on an idle machine and has taken 40 on a busy one.
+LIMIT_S = 120.0
 
 
-def wait_until(condition: Callable[[], Any], limit_s: float = 30.0) -> Any:
+def wait_until(condition: Callable[[], Any], limit_s: float = LIMIT_S) -> Any:
     """Return what `condition` gives as soon as it is true."""
     stop = time.monotonic() + limit_s
     while time.monotonic() < stop:
@@ -81,7 +81,7 @@ class Server:
 
     def get(self, path: str) -> httpx.Response | None:
         try:
-            return httpx.get(self.url + path, timeout=5)
+            return httpx.get(self.url + path, timeout=20)
         except httpx.TransportError:
             return None
 
@@ -94,14 +94,14 @@ class Server:
             return answer is not None and answer.status_code == 200 and self.sample("mnist_workers") == workers
 
         try:
-            wait_until(ready, START_S)
+            wait_until(ready)
         except AssertionError as error:
             raise AssertionError(self.log) from error
         return self
 
     def sample(self, name: str) -> float:
         """Return the sum of a metric over its labels; `name` may end in a label set."""
-        answer = httpx.get(self.url + "/metrics", timeout=5)
+        answer = httpx.get(self.url + "/metrics", timeout=20)
         lines = [line for line in answer.text.splitlines() if line.startswith(name)]
         return sum(float(line.rpartition(" ")[2]) for line in lines)
 
@@ -114,7 +114,7 @@ class Server:
     def signal(self, number: int = signal.SIGTERM) -> None:
         os.kill(self.process.pid, number)
 
-    def wait(self, limit_s: float = 30.0) -> int:
+    def wait(self, limit_s: float = LIMIT_S) -> int:
         """Return the exit code."""
         return self.process.wait(limit_s)
 
@@ -126,7 +126,7 @@ class Server:
             for process in (root, *root.children(recursive=True)):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
-        self.process.wait(10)
+        self.process.wait(LIMIT_S)
         self._log.close()
 
 

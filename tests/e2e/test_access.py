@@ -44,7 +44,7 @@ def server(start: Start, folder: Path) -> Server:
         MNIST_ADMIN_PORT=str(admin_port),
     )
     started.admin_port = admin_port
-    wait_until(lambda: answers(started, folder), 60)
+    wait_until(lambda: answers(started, folder))
     return started
 
 
@@ -153,7 +153,7 @@ def test_connections_that_never_shake_hands_are_closed_in_time_and_keep_nobody_o
     write_certificate(folder, "three")
     tls = {"MNIST_TLS_CERT": str(folder / "tls.crt"), "MNIST_TLS_KEY": str(folder / "tls.key")}
     server = start(MNIST_HEAD_TIMEOUT_S="1", MNIST_MAX_CONNECTIONS="20", **tls)
-    wait_until(lambda: answers(server, folder), 60)
+    wait_until(lambda: answers(server, folder))
     (pid,) = server.worker_pids()
     with ExitStack() as stack:
         for port in (server.port, server.v2_port, server.grpc_port):

@@ -46,7 +46,7 @@ def server(start: Start) -> Server:
     tokens = {"MNIST_TOKEN": "ask", "MNIST_ADMIN_TOKEN": "change", "MNIST_ADMIN_PORT": str(admin_port)}
     started = start(**tokens)
     started.admin_port = admin_port
-    wait_until(lambda: (answer := started.get("/readyz")) is not None and answer.status_code == 200, 60)
+    wait_until(lambda: (answer := started.get("/readyz")) is not None and answer.status_code == 200)
     return started
 
 
@@ -161,7 +161,7 @@ def told_addresses(server: Server, port: str) -> list[int]:
 def test_a_told_address_is_believed_of_those_alone_whom_the_operator_names(start: Start):
     for environ, believed in (({}, False), ({"FORWARDED_ALLOW_IPS": "127.0.0.1"}, True)):
         limited = start(MNIST_RATE_LIMIT="1", **environ)
-        wait_until(lambda server=limited: (answer := server.get("/readyz")) and answer.status_code == 200, 60)
+        wait_until(lambda server=limited: (answer := server.get("/readyz")) and answer.status_code == 200)
         for port in ("port", "v2_port"):
             assert (429 not in told_addresses(limited, port)) is believed
 

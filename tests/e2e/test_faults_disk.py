@@ -76,7 +76,7 @@ def test_a_full_disk_under_the_metrics_kills_nobody_and_stops_no_answer(start: S
 def test_a_disk_that_is_full_from_the_beginning_costs_the_metrics_alone(start: Start, disk: Path):
     (disk / "filler").write_bytes(bytes(3 << 20))
     server = start(TMPDIR=str(disk), MNIST_WORKERS="2")
-    wait_until(lambda: server.log.count("ready: mnist-cnn") == 2, 60)
+    wait_until(lambda: server.log.count("ready: mnist-cnn") == 2)
     assert "no room for metrics" in server.log
     assert all(is_right(server) for _ in range(20))
     assert httpx.get(f"{server.url}/metrics").status_code == 200

@@ -58,7 +58,7 @@ def answers(server: Server) -> bool:
 
 def seconds_until(condition: Callable[[], object]) -> float:
     started = time.monotonic()
-    wait_until(condition, 60)
+    wait_until(condition)
     return time.monotonic() - started
 
 

@@ -25,11 +25,11 @@ def server(start: Start) -> Server:
     return start(MNIST_WORKERS="2", MNIST_WATCHDOG_S=str(WATCHDOG_S), MNIST_REQUEST_TIMEOUT_S="2").wait_ready(2)
 
 
-def whole_again(server: Server, victim: int, limit_s: float = 60) -> float:
+def whole_again(server: Server, victim: int) -> float:
     """Return the seconds until another worker has taken the place of the victim and is ready."""
     started = time.monotonic()
-    wait_until(lambda: len({*server.worker_pids()} - {victim}) == 2, limit_s)
-    wait_until(lambda: server.sample("mnist_workers") == 2, limit_s)
+    wait_until(lambda: len({*server.worker_pids()} - {victim}) == 2)
+    wait_until(lambda: server.sample("mnist_workers") == 2)
     return time.monotonic() - started
 
 
@@ -62,7 +62,7 @@ def test_a_worker_that_cannot_begin_ends_and_is_tried_again(start: Start, tmp_pa
     victim, other = server.worker_pids()
     tokens.write_text("")
     os.kill(victim, signal.SIGKILL)
-    wait_until(lambda: "Application startup failed" in server.log, 60)
+    wait_until(lambda: "Application startup failed" in server.log)
     assert "there is no token in it" in server.log
     assert {answer.status_code for _ in range(20) if (answer := server.get("/livez"))} == {200}
     tokens.write_text("two\n")
@@ -90,8 +90,8 @@ def test_a_version_that_ends_whoever_loads_it_costs_one_worker(
             wait_until(lambda: load.right > 50)
             started = time.monotonic()
             server.signal(signal.SIGHUP)
-            wait_until(lambda: len({*server.worker_pids()} - {*first}) == 1, 60)
-            wait_until(lambda: server.sample("mnist_workers") == 2, 60)
+            wait_until(lambda: len({*server.worker_pids()} - {*first}) == 1)
+            wait_until(lambda: server.sample("mnist_workers") == 2)
             record_property("seconds", time.monotonic() - started)
         assert load.wrong == []
         assert len(load.cut) <= 8

@@ -77,7 +77,7 @@ def test_a_new_version_is_exchanged_under_load_and_nothing_is_lost(start: Start,
 
 def test_liveness_answers_before_readiness_and_a_missing_default_model_is_never_ready(start: Start):
     server = start(MNIST_DEFAULT_MODEL="absent")
-    wait_until(lambda: status(server, "/livez") == 200, 60)
+    wait_until(lambda: status(server, "/livez") == 200)
     wait_until(lambda: "the default model absent is not served" in server.log)
     assert status(server, "/readyz") == 503
     assert httpx.post(f"{server.url}/predict", content=b"x").status_code == 404
@@ -94,7 +94,7 @@ def test_from_another_folder_the_models_of_that_folder_are_served(start: Start, 
 
 def test_sigterm_during_the_start_ends_it(start: Start):
     server = start()
-    wait_until(lambda: server.worker_pids(), 60)
+    wait_until(lambda: server.worker_pids())
     server.signal()
     assert server.wait() == 0
 
@@ -108,17 +108,17 @@ def held(server: Server) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_before_there_is_a_handler_for_it_is_not_lost(start: Start, number: int):
     server = start()
-    wait_until(lambda: held(server), 60)
+    wait_until(lambda: held(server))
     server.signal(number)
-    assert server.wait(60) == 0
+    assert server.wait() == 0
     assert "ready" not in server.log
 
 
 def test_sighup_during_the_start_ends_nothing(start: Start):
     server = start()
-    wait_until(lambda: held(server), 60)
+    wait_until(lambda: held(server))
     server.signal(signal.SIGHUP)
-    pids = wait_until(lambda: server.worker_pids(), 60)
+    pids = wait_until(lambda: server.worker_pids())
     server.signal(signal.SIGHUP)
     assert server.wait_ready().worker_pids() == pids
 
@@ -140,17 +140,17 @@ def test_workers_end_when_their_supervisor_is_killed(start: Start):
 )
 def test_a_setting_that_cannot_be_had_stops_the_start_and_is_named(start: Start, name: str, value: str, text: str):
     server = start(**{name: value})
-    assert server.wait(60) != 0
+    assert server.wait() != 0
     assert text in server.log
     assert "Starting production" not in server.log
 
 
 def test_a_port_that_is_taken_stops_the_start_and_is_named(start: Start):
     first = start()
-    wait_until(lambda: status(first, "/livez") == 200, 60)
+    wait_until(lambda: status(first, "/livez") == 200)
     for name, port in (("PORT", first.port), ("V2_PORT", first.v2_port), ("GRPC_PORT", first.grpc_port)):
         second = start(**{name: str(port)})
-        assert second.wait(60) != 0
+        assert second.wait() != 0
         assert f"{name}={port}: cannot listen" in second.log
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from tests.e2e.server import wait_until
+from tests.e2e.server import LIMIT_S, wait_until
 from tests.ports import free_ports
 
 ENGINE, IMAGE, BASE_IMAGE, REVISION, BILL = (
@@ -45,7 +45,7 @@ print(json.dumps(found))
 
 def engine(*arguments: str, check: bool = True) -> str:
     """Run a command of docker or podman and return what it printed."""
-    done = subprocess.run([ENGINE, *arguments], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run([ENGINE, *arguments], capture_output=True, text=True, check=False, timeout=LIMIT_S)
     assert done.returncode == 0 or not check, done.stderr
     return done.stdout.strip()
 
@@ -76,7 +76,7 @@ class Container:
         settings = ["--network", "host", *ports, f"-eMNIST_WORKERS={workers}", *options]
         engine("run", "-d", "--name", name, *HARDENED, *settings, IMAGE, *command)
         try:
-            wait_until(self.ready if ready is None else lambda: ready(self), 120)
+            wait_until(self.ready if ready is None else lambda: ready(self))
         except AssertionError as error:
             logs = subprocess.run([ENGINE, "logs", name], capture_output=True, text=True, check=False)
             raise AssertionError(logs.stdout + logs.stderr) from error
@@ -105,7 +105,7 @@ class Container:
         """Return whether the image's health check passes. podman's needs systemd to run by itself, so it is told to."""
         if ENGINE == "podman":
             done = subprocess.run(
-                [ENGINE, "healthcheck", "run", self.name], capture_output=True, check=False, timeout=30
+                [ENGINE, "healthcheck", "run", self.name], capture_output=True, check=False, timeout=LIMIT_S
             )
             return done.returncode == 0
         return engine("inspect", self.name, "--format", "{{.State.Health.Status}}") == "healthy"

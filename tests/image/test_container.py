@@ -16,7 +16,7 @@ from tritonclient.grpc import InferenceServerClient, InferInput
 
 from serving.grpc.stubs import inference_pb2 as pb
 from tests.deploy.tools import ROOT
-from tests.e2e.server import wait_until
+from tests.e2e.server import LIMIT_S, wait_until
 from tests.e2e.test_grpc_lifecycle import connect_to
 from tests.image.engine import ENGINE, HARDENED, IMAGE, Container, engine, running
 
@@ -58,7 +58,7 @@ def test_its_metrics_can_be_scraped_and_say_that_it_runs_on_the_cpu(container):
 
 
 def test_its_health_check_passes(container):
-    wait_until(container.healthy, 30)
+    wait_until(container.healthy)
 
 
 def test_it_has_no_name_no_right_and_no_place_to_write(container):
@@ -153,6 +153,6 @@ def test_any_user_without_a_home_serves_models_that_are_mounted(seven):
 
 def test_it_refuses_to_start_without_a_gpu_where_it_must_have_one():
     command = [ENGINE, "run", "--rm", *HARDENED, "--network", "none", "-eMNIST_DEVICE=cuda", IMAGE]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT_S)
     assert done.returncode != 0
     assert "device cuda: " in done.stdout + done.stderr

@@ -20,7 +20,7 @@ TOKEN = "right"
 @pytest.fixture(scope="module")
 def server(start: Start) -> Server:
     started = start(MNIST_TOKEN=TOKEN)
-    wait_until(lambda: (answer := started.get("/readyz")) and answer.status_code == 200, 60)
+    wait_until(lambda: (answer := started.get("/readyz")) and answer.status_code == 200)
     return started
 
 
