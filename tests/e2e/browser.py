@@ -27,7 +27,8 @@ OPTIONS = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-
 AXE = Path(__file__).parent / "axe" / "axe-core-4.14.1.min.js.gz"
 
 # How long the page may take for a step on a busy machine; what is there already is not waited for.
-expect.set_options(timeout=30_000)
+LIMIT_MS = 120_000
+expect.set_options(timeout=LIMIT_MS)
 
 # A 7 on a sheet of side 1.
 SEVEN = ((0.28, 0.22), (0.72, 0.22), (0.42, 0.85))
@@ -68,6 +69,7 @@ class Sheet:
 
     def __init__(self, page: Page, url: str):
         self.page, self.url = page, url
+        page.set_default_timeout(LIMIT_MS)
         self.problems: list[str] = []
         page.on("console", self._note)
         page.on("pageerror", lambda error: self.problems.append(str(error)))

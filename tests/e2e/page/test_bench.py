@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from tests.e2e.browser import Sheet, expect
-from tests.e2e.page.steps import MINUS, ROUNDED, number
+from tests.e2e.page.steps import MINUS, ROUNDED, number, settle_on_the_whole
 
 pytestmark = pytest.mark.browser
 
 
 def test_the_bench_filters_the_drawing_as_numpy_does(sheet: Sheet):
     sheet.draw()
-    sheet.expect_digit("7")
+    settle_on_the_whole(sheet)
     view = sheet.view("bench")
     formula = view.locator(".bench-formula")
     expect(formula).to_have_text(f"(28 + 2·0 {MINUS} 3) / 1 + 1 = 26")

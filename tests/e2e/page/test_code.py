@@ -38,7 +38,7 @@ def test_the_copied_request_works_when_pasted(open_sheet: Callable[..., Sheet], 
         return copied.is_visible()
 
     # The answer to the whole line may come only now, and bring another request.
-    settle_on(sheet, copy, expected=True, seconds=10)
+    settle_on(sheet, copy, expected=True)
     text = sheet.page.evaluate("navigator.clipboard.readText()")
     if language == "curl":
         assert json.loads(run(["sh"], text))["predictions"][0]["digit"] == 7

@@ -7,7 +7,7 @@ import pytest
 
 from tests.e2e.browser import Sheet, encode, expect
 from tests.e2e.page.conftest import DEFAULT
-from tests.e2e.page.steps import NO_DIGIT, settle_on
+from tests.e2e.page.steps import NO_DIGIT, settle_on_the_whole
 
 pytestmark = pytest.mark.browser
 
@@ -29,17 +29,7 @@ def test_a_seven_drawn_by_mouse_is_read(sheet: Sheet):
 def test_the_box_lies_around_the_ink(sheet: Sheet):
     sheet.draw()
     expect(sheet.page.locator("#ink-box")).to_be_visible()
-    pad = sheet.page.locator("#pad").bounding_box()
-    assert pad is not None
-
-    def edges() -> tuple[float, float]:
-        box = sheet.page.locator("#ink-box").bounding_box()
-        assert box is not None
-        return (box["x"] - pad["x"]) / pad["width"], (box["y"] + box["height"] - pad["y"]) / pad["height"]
-
-    expected = pytest.approx((0.28 - 0.033, 0.85 + 0.033), abs=0.02)
-    # The answers that came while the line was drawn placed the box around a part of it.
-    settle_on(sheet, edges, expected, seconds=30)
+    settle_on_the_whole(sheet)
 
 
 def test_the_answer_comes_while_one_draws(sheet: Sheet):

@@ -68,7 +68,7 @@ def test_every_kind_of_layer_says_how_a_value_came_about(sheet: Sheet):
         pick(sheet, layer, "ArrowRight")
         expect(inspector).to_contain_text(text)
         # The picture may be that of the whole line only now, and the text that of the place before.
-        settle_on(sheet, partial(error_of, sheet, layer), pytest.approx(0, abs=ROUNDED), seconds=5, what=layer)
+        settle_on(sheet, partial(error_of, sheet, layer), pytest.approx(0, abs=ROUNDED), what=layer)
 
 
 # Work out values from the terms that the page shows, at 20 places of each layer, and return the largest difference.
@@ -153,7 +153,7 @@ def test_the_inside_follows_the_drawing(sheet: Sheet):
         return number(head.text_content()) - value
 
     # The answers that came while the line was drawn show a part of it.
-    settle_on(sheet, error, pytest.approx(0, abs=ROUNDED), seconds=30)
+    settle_on(sheet, error, pytest.approx(0, abs=ROUNDED))
 
 
 def test_the_occlusion_map_says_what_covering_changes(sheet: Sheet):
@@ -184,7 +184,7 @@ def test_what_was_cleared_does_not_come_back(sheet: Sheet, name: str, shown: str
     late: list[Any] = []
     sheet.page.route("**/explain*", lambda route: late.append(route))
     sheet.draw(((0.5, 0.1), (0.5, 0.9)))
-    settle_on(sheet, lambda: bool(late), True, 10)
+    settle_on(sheet, lambda: bool(late), True)
     sheet.page.locator("#clear").click()
     note = view.locator("[role=status]")
     expect(note).to_have_text("Draw something first.")
@@ -200,7 +200,7 @@ def test_a_network_that_is_described_after_the_drawing_is_gone_is_no_error(sheet
     described: list[Any] = []
     sheet.page.route("**/explain?model=layered", lambda route: described.append(route))
     view = sheet.view("inside")
-    settle_on(sheet, lambda: bool(described), True, 10)
+    settle_on(sheet, lambda: bool(described), True)
     sheet.page.locator("#clear").click()
     expect(view.locator("[role=status]")).to_have_text("Draw something first.")
     described[0].continue_()

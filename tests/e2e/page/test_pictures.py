@@ -126,9 +126,9 @@ def test_no_camera_goes_on_after_its_dialog_is_closed(open_sheet: Callable[..., 
     sheet.page.add_init_script(MANY_CAMERAS)
     sheet.open().page.evaluate("for (const press of [1, 2]) document.getElementById('camera').click()")
     expect(sheet.page.locator("#camera-take")).to_be_enabled()
-    settle_on(sheet, lambda: sheet.page.evaluate("tracks.length"), 2, 10)
+    settle_on(sheet, lambda: sheet.page.evaluate("tracks.length"), 2)
     sheet.page.locator("#camera-close").click()
-    settle_on(sheet, lambda: sheet.page.evaluate("tracks.map((track) => track.readyState)"), ["ended"] * 2, 10)
+    settle_on(sheet, lambda: sheet.page.evaluate("tracks.map((track) => track.readyState)"), ["ended"] * 2)
 
 
 def test_a_file_that_is_no_picture_is_explained_in_words(sheet: Sheet):

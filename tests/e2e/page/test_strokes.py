@@ -18,8 +18,12 @@ INK = """() => {
 }"""
 
 
+# It is painted with the next frame.
+PAINTED = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
 def ink(sheet: Sheet) -> int:
-    sheet.page.wait_for_timeout(100)  # it is painted with the next frame
+    sheet.page.evaluate(PAINTED)
     return int(sheet.page.evaluate(INK))
 
 
@@ -107,7 +111,7 @@ def test_a_picture_that_takes_longer_does_not_land_on_a_newer_one(open_sheet: Ca
     sheet.open()
     for name in ("slow.png", "new.png"):
         sheet.upload(name, encode(".png", paper()))
-    settle_on(sheet, lambda: sheet.page.evaluate("read"), 2, 10)
+    settle_on(sheet, lambda: sheet.page.evaluate("read"), 2)
     expect(sheet.page.locator("#source")).to_have_text("Picture: new.png")
 
 

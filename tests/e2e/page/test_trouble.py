@@ -76,7 +76,8 @@ def test_a_service_that_has_too_much_to_do_is_asked_again(sheet: Sheet):
         if len(asked) > 1:
             route.continue_()
         else:
-            route.fulfill(status=429, headers={"retry-after": "1"}, json={"error": "2048 images wait"})
+            # Long enough for the refusal to be seen.
+            route.fulfill(status=429, headers={"retry-after": "3"}, json={"error": "2048 images wait"})
 
     sheet.page.locator("#pad").focus()
     sheet.page.route("**/predict*", refuse_once)
