@@ -1,4 +1,4 @@
-"""What every test may use; numpy only, so that the service's tests run without torch."""
+"""What every test may use; numpy and Hypothesis only, so that the service's tests run without torch."""
 
 import os
 from pathlib import Path
@@ -6,10 +6,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.ports import free_ports
 
 DATA = Path(__file__).parent.parent / "data"
+
+# A busy machine may take any time for an example, or to make one up.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 Digits = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 

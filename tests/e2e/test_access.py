@@ -101,7 +101,7 @@ def test_new_certificates_and_tokens_are_in_force_without_a_restart(server: Serv
     assert {shown(port) for port in ports(server)} == {"CN=one"}
     write_certificate(folder, "two")
     (folder / "tokens").write_text("new\n")
-    wait_until(lambda: {shown(port) for port in (*ports(server), server.grpc_port)} == {"CN=two"}, 20)
+    wait_until(lambda: {shown(port) for port in (*ports(server), server.grpc_port)} == {"CN=two"})
 
     def status(token: str) -> int:
         headers = {"authorization": f"Bearer {token}"}
@@ -109,7 +109,7 @@ def test_new_certificates_and_tokens_are_in_force_without_a_restart(server: Serv
             f"https://127.0.0.1:{server.port}/models", headers=headers, verify=trusting(folder)
         ).status_code
 
-    wait_until(lambda: (status("ask"), status("new")) == (401, 200), 20)
+    wait_until(lambda: (status("ask"), status("new")) == (401, 200))
     credentials = grpc.ssl_channel_credentials((folder / "tls.crt").read_bytes())
     with grpc.secure_channel(f"127.0.0.1:{server.grpc_port}", credentials) as channel:
         ask = channel.unary_unary(
