@@ -1,3 +1,4 @@
+import select
 import socket
 from types import SimpleNamespace
 from typing import Any
@@ -30,11 +31,8 @@ def ended(pairs: list[tuple[socket.socket, socket.socket]]) -> list[bool]:
     """Return of each connection whether its client has come upon the end."""
     answers = []
     for client, _ in pairs:
-        client.setblocking(False)
-        try:
-            answers.append(client.recv(1) == b"")
-        except BlockingIOError:
-            answers.append(False)
+        there, _, _ = select.select([client], [], [], 0.2)
+        answers.append(bool(there) and client.recv(1) == b"")
     return answers
 
 
