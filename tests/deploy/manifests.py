@@ -8,6 +8,7 @@ from typing import Any
 import kubernetes_validate
 import yaml
 
+from serving.settings import Settings
 from tests.deploy.tools import DEPLOY, program
 
 FOLDER = DEPLOY / "kubernetes"
@@ -82,6 +83,12 @@ def check_hardened(document: Any) -> None:
     }
     for part in ("requests", "limits"):
         assert {"cpu", "memory"} <= set(container["resources"][part])
+
+
+def memory_bytes(settings: Settings) -> int:
+    """Return what an instance may take: idle 231 MB, all bodies that it lets in, a WebP of 25 megapixels, its /tmp."""
+    per_worker = 231_000_000 + 2 * settings.max_pending_bytes + 400_000_000
+    return settings.workers * per_worker + 128 * 2**20
 
 
 def places(document: Any) -> list[str]:

@@ -14,7 +14,18 @@ import yaml
 
 from serving.settings import VARIABLES, Settings, read_settings
 from serving.worker import Worker
-from tests.deploy.manifests import FOLDER, Manifests, check, check_hardened, environ, places, pod, render, render_with
+from tests.deploy.manifests import (
+    FOLDER,
+    Manifests,
+    check,
+    check_hardened,
+    environ,
+    memory_bytes,
+    places,
+    pod,
+    render,
+    render_with,
+)
 from tests.deploy.tools import DEPLOY, documents
 
 PORTS = {
@@ -47,6 +58,8 @@ def check_pod(document: Any) -> None:
     assert set(environ(document)) <= set(VARIABLES)
     assert pod(document)["terminationGracePeriodSeconds"] > settings.drain_s + settings.stop_s
     assert places(document) == ["/tmp"]
+    (container,) = pod(document)["containers"]
+    assert int(container["resources"]["limits"]["memory"].removesuffix("Gi")) * 2**30 > memory_bytes(settings)
 
 
 async def check_probes_against_the_app(document: Any, live: str, ready: str, port: str | int) -> None:

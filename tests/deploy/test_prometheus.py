@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from serving.settings import Settings, read_settings
+from tests.deploy.manifests import memory_bytes
 from tests.deploy.tools import DEPLOY, ROOT, documents, program, sample_names
 
 FOLDER = DEPLOY / "prometheus"
@@ -88,6 +89,7 @@ def test_compose_wires_the_service_prometheus_and_grafana():
     settings = read_settings(reader["environment"])
     assert reader["ports"] == [f"{port}:{port}" for port in (settings.port, settings.v2_port, settings.grpc_port)]
     assert int(reader["stop_grace_period"].removesuffix("s")) > settings.drain_s + settings.stop_s
+    assert int(reader["mem_limit"].removesuffix("g")) * 2**30 > memory_bytes(settings)
     (scrape,) = documents(FOLDER / "prometheus.yaml")[0]["scrape_configs"]
     assert scrape["static_configs"][0]["targets"] == [f"mnist-reader:{Settings.model_fields['port'].default}"]
     (source,) = documents(DEPLOY / "grafana/provisioning/datasources/prometheus.yaml")[0]["datasources"]
