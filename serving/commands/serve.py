@@ -32,8 +32,9 @@ def run(_: argparse.Namespace) -> int:
     check_models(ROOT / paths.get("MNIST_MODELS", settings.models))
     check_temporary_folder()
     check_port("PORT", settings.host, settings.port)
-    if sys.stdin and sys.stdin.isatty():
-        # Ctrl-C comes from a person, who has nobody to tell first that readiness has failed.
+    if sys.stdin and sys.stdin.isatty() and os.getpid() != 1:
+        # Ctrl-C comes from a person, who has nobody to tell first that readiness has failed. The first process of a
+        # container may have a terminal, too, but is stopped by the platform.
         os.environ.setdefault("MNIST_DRAIN_S", "0")
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     # A worker that dies shall come back in a container, too; this variable forbids it.

@@ -41,6 +41,15 @@ def test_on_a_terminal_nobody_waits_for_the_drain(
     assert os.environ.get("MNIST_DRAIN_S") == ("0" if terminal else None)
 
 
+def test_the_first_process_of_a_container_drains_also_with_a_terminal(
+    executed: list[list[str]], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    serve.run(argparse.Namespace())
+    assert "MNIST_DRAIN_S" not in os.environ
+
+
 def test_without_standard_input_nobody_is_there_who_could_press_a_key(
     executed: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ):
