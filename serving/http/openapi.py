@@ -22,6 +22,7 @@ from serving.errors import ServingError
 from serving.http.entrance import OPEN
 from serving.http.errors import json_response
 from serving.http.operations import ERRORS, Operation, operations
+from serving.http.schemas import SCHEMAS, reference
 from serving.predictor import Predictor
 from serving.status import http_status
 
@@ -29,6 +30,8 @@ Json = dict[str, Any]
 
 # The golden digit that the examples send; any would do.
 EXAMPLE_LABEL = 7
+
+OK = 200
 
 # What this instance does not offer now, it does not offer later.
 NOT_OFFERED = 501
@@ -80,7 +83,7 @@ class OpenApiEndpoint:
             answer = await _ask(self._routes, operation)
             lasting &= answer[0] < 400 or answer[0] == NOT_OFFERED
             paths.setdefault(operation.path, {})[operation.method] = self._describe(operation, answer)
-        components: Json = {"schemas": {"Error": ERROR_SCHEMA, "Predictions": PREDICTIONS_SCHEMA}}
+        components: Json = {"schemas": SCHEMAS}
         if self._restricted:
             components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
         document: Json = {
@@ -101,16 +104,6 @@ class OpenApiEndpoint:
             return _describe(operation, answer)
         described = _describe(replace(operation, errors=operation.errors | self._refusals), answer)
         return described | ({"security": [{"bearer": []}]} if self._restricted else {})
-
-
-ERROR_SCHEMA = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
-
-# Of /predict where nothing could be read: the error of each picture is in its place.
-PREDICTIONS_SCHEMA = {
-    "type": "object",
-    "required": ["model", "predictions"],
-    "properties": {"model": {"type": "object"}, "predictions": {"type": "array", "items": {"type": "object"}}},
-}
 
 
 def _version() -> str:
@@ -153,23 +146,33 @@ async def _ask(routes: ASGIApp, operation: Operation) -> tuple[int, Any]:
 
 def _describe(operation: Operation, answer: tuple[int, Any]) -> Json:
     status, content = answer
+    shown: Json = {"example": _shorten(content)}
+    if status == OK:
+        shown["schema"] = reference(operation.gives)
     described: Json = {
         "tags": [operation.tag],
         "summary": operation.summary,
         "operationId": f"{operation.method} {operation.path}",
         "parameters": _parameters(operation),
-        "responses": {str(status): _response(ERRORS.get(status, "The answer."), {"example": _shorten(content)})},
+        "responses": {str(status): _response(ERRORS.get(status, "The answer."), shown)},
     }
     if operation.description:
         described["description"] = operation.description
     if operation.body is not None:
         described["requestBody"] = _request_body(operation)
     for code, text in operation.errors.items():
-        names = ["Error", "Predictions"] if operation.path == "/predict" and code in (413, 422, 503) else ["Error"]
-        schemas = [{"$ref": f"#/components/schemas/{name}"} for name in names]
-        schema = {"anyOf": schemas} if len(schemas) > 1 else schemas[0]
-        described["responses"].setdefault(str(code), _response(text, {"schema": schema}))
+        described["responses"].setdefault(str(code), _response(text, {"schema": _refusal(operation, code)}))
     return described
+
+
+def _refusal(operation: Operation, status: int) -> Json:
+    """Return the schema of an answer that is no success."""
+    if operation.path == "/readyz":
+        return reference(operation.gives)
+    if operation.path == "/predict" and status in (413, 422, 503):
+        # Where nothing could be read, the error of each picture is in its place.
+        return {"anyOf": [reference("Error"), reference("Predictions")]}
+    return reference("Error")
 
 
 def _response(text: str, content: Json) -> Json:
@@ -190,7 +193,7 @@ def _parameters(operation: Operation) -> list[Json]:
 
 
 def _request_body(operation: Operation) -> Json:
-    content: Json = {"application/json": {"example": operation.body}}
+    content: Json = {"application/json": {"example": operation.body, "schema": reference(operation.takes)}}
     binary = {"schema": {"type": "string", "format": "binary"}}
     files = {"schema": {"type": "object", "additionalProperties": {"type": "string", "format": "binary"}}}
     content |= {kind: files if kind.startswith("multipart") else binary for kind in operation.media_types}

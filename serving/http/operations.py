@@ -23,6 +23,10 @@ class Operation:
     """What else the body may be, beside JSON."""
     errors: dict[int, str] = field(default_factory=dict)
     example_path: str | None = None
+    takes: str = ""
+    """The schema of the body, by its name."""
+    gives: str = ""
+    """The schema of the answer."""
 
 
 MODEL = ("model", "name of a model; by default the default model", "")
@@ -69,6 +73,8 @@ def operations(png_base64: str, pixels: list[int], model: str) -> list[Operation
             {"images": [png_base64]},
             PICTURE_TYPES,
             errors=_errors(400, 404, 408, 413, 415, 422, 429, 503, 504),
+            takes="Pictures",
+            gives="Predictions",
         ),
         Operation(
             "get",
@@ -78,6 +84,7 @@ def operations(png_base64: str, pixels: list[int], model: str) -> list[Operation
             "Tensors are a shape and base64 of float32, little-endian. 501 where explanations are switched off.",
             (MODEL, VERSION),
             errors=_errors(400, 404, 422, 501, 503),
+            gives="Network",
         ),
         Operation(
             "post",
@@ -90,9 +97,11 @@ def operations(png_base64: str, pixels: list[int], model: str) -> list[Operation
             {"images": [png_base64]},
             PICTURE_TYPES,
             errors=_errors(400, 404, 408, 413, 415, 422, 429, 501, 503, 504),
+            takes="Pictures",
+            gives="Explanation",
         ),
-        Operation("get", "/models", "Models", "List the models that are served"),
-        Operation("get", "/v2", "Open Inference Protocol v2", "Describe the server"),
+        Operation("get", "/models", "Models", "List the models that are served", gives="Models"),
+        Operation("get", "/v2", "Open Inference Protocol v2", "Describe the server", gives="ServerMetadata"),
         Operation(
             "get",
             "/v2/models/{model}",
@@ -100,6 +109,7 @@ def operations(png_base64: str, pixels: list[int], model: str) -> list[Operation
             "Describe a model",
             errors=_errors(404, 503),
             example_path=f"/v2/models/{model}",
+            gives="ModelMetadata",
         ),
         Operation(
             "post",
@@ -111,14 +121,19 @@ def operations(png_base64: str, pixels: list[int], model: str) -> list[Operation
             body=infer,
             errors=_errors(400, 404, 408, 413, 415, 429, 501, 503, 504),
             example_path=f"/v2/models/{model}/infer",
+            takes="InferenceRequest",
+            gives="InferenceResponse",
         ),
         Operation(
             "post",
             "/v2/repository/index",
             "Open Inference Protocol v2",
             "List every version and its state",
-            errors=_errors(400, 408, 413, 415),
+            errors=_errors(400, 408, 413, 415, 429, 504),
+            gives="RepositoryIndex",
         ),
-        Operation("get", "/livez", "Health", "Say that the process lives"),
-        Operation("get", "/readyz", "Health", "Say whether requests should be sent here", errors=_errors(503)),
+        Operation("get", "/livez", "Health", "Say that the process lives", gives="Live"),
+        Operation(
+            "get", "/readyz", "Health", "Say whether requests should be sent here", errors=_errors(503), gives="Ready"
+        ),
     ]

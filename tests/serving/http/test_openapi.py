@@ -85,6 +85,50 @@ async def test_every_operation_is_a_route_of_the_app(worker: Worker, client: htt
     assert ours <= set(document["paths"])
 
 
+def fits(document: dict[str, Any], schema: dict[str, Any], content: Any) -> bool:
+    jsonschema = pytest.importorskip("jsonschema")
+    return bool(jsonschema.Draft202012Validator(schema | {"components": document["components"]}).is_valid(content))
+
+
+async def test_every_json_is_described_by_a_schema_that_it_fits(client: httpx.AsyncClient):
+    document = (await client.get("/openapi.json")).json()
+    for method, path, operation in operations(document):
+        address, query, body = request_of(path, operation)
+        if body is not None:
+            taken = operation["requestBody"]["content"]["application/json"]["schema"]
+            assert fits(document, taken, body), path
+            assert not fits(document, taken, {"picture": "seven.png"}), path
+        answer = await client.request(method, address, params=query, json=body)
+        given = operation["responses"]["200"]["content"]["application/json"]["schema"]
+        assert fits(document, given, answer.json()), path
+        assert not fits(document, given, {"error": "none"}), path
+    blank, broken = {"pixels": [0] * 784}, {"images": ["AAAA"]}
+    predictions = {"$ref": "#/components/schemas/Predictions"}
+    for body in (blank, broken):
+        assert fits(document, predictions, (await client.post("/predict?include=input", json=body)).json())
+    both = (await client.post("/explain?include=layers,occlusion", json={"pixels": [9] * 784})).json()
+    assert fits(document, {"$ref": "#/components/schemas/Explanation"}, both)
+
+
+async def test_that_it_is_not_ready_is_described_too(client: httpx.AsyncClient, tmp_path: Path):
+    document = (await client.get("/openapi.json")).json()
+    starting = Worker(Settings(models=tmp_path, default_model="tiny", device="cpu", threads=1))
+    async with client_of(starting) as early:
+        answer = await early.get("/readyz")
+    await starting.stop()
+    assert answer.status_code == 503
+    described = document["paths"]["/readyz"]["get"]["responses"]["503"]["content"]["application/json"]["schema"]
+    assert fits(document, described, answer.json())
+
+
+async def test_whoever_sends_a_body_may_be_too_slow_too_large_or_too_many(client: httpx.AsyncClient):
+    document = (await client.get("/openapi.json")).json()
+    sent = [operation for method, _, operation in operations(document) if method == "post"]
+    assert len(sent) == 4
+    for operation in sent:
+        assert {"408", "413", "415", "429", "504"} <= set(operation["responses"]), operation["operationId"]
+
+
 async def test_errors_are_described_by_their_schema(client: httpx.AsyncClient):
     document = (await client.get("/openapi.json")).json()
     described = document["paths"]["/predict"]["post"]["responses"]
@@ -175,7 +219,8 @@ async def test_where_everybody_may_ask_no_token_is_described(tmp_path: Path):
     for _, path, operation in operations(document):
         assert "security" not in operation
         assert "401" not in operation["responses"]
-        assert path in {"/predict", "/explain", "/v2/models/{model}/infer"} or "429" not in operation["responses"]
+        read = {"/predict", "/explain", "/v2/models/{model}/infer", "/v2/repository/index"}
+        assert path in read or "429" not in operation["responses"]
 
 
 async def test_an_example_that_is_refused_for_a_moment_is_shown_as_it_is_answered_and_not_kept(
