@@ -230,7 +230,7 @@ byId("undo").addEventListener("click", () => pad.undo());
 byId("clear").addEventListener("click", () => pad.clear());
 byId("pen-width").addEventListener("input", (event) => (pad.penWidth = Number(event.target.value)));
 document.addEventListener("keydown", (event) => {
-  if (event.key === "z" && (event.ctrlKey || event.metaKey) && !isTextField(event.target)) pad.undo();
+  if (event.key.toLowerCase() === "z" && !event.shiftKey && (event.ctrlKey || event.metaKey) && !isTextField(event.target)) pad.undo();
 });
 window.addEventListener("offline", () => waitForService("This device is offline."));
 window.addEventListener("online", () => retry && start());
