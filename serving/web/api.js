@@ -25,6 +25,9 @@ const WORDS = {
   504: "The answer took too long.",
 };
 
+// Nobody is there, or not yet.
+const AWAY = [502, 503];
+
 // Of a proxy, or of a network that wants people to sign in first.
 const STRANGER = "What answers is not the service.";
 
@@ -32,7 +35,8 @@ async function refusal(response) {
   const content = await response.json().catch(() => null);
   const inPlace = content?.predictions?.find((prediction) => prediction.error)?.error;
   const text = inPlace || (typeof content?.error === "string" ? content.error : null);
-  const id = response.status >= 500 && response.headers.get("x-request-id");
+  // It is tried again, with another number each time.
+  const id = response.status >= 500 && !AWAY.includes(response.status) && response.headers.get("x-request-id");
   const words = text || WORDS[response.status] || `The service answered with status ${response.status}.`;
   return new Refused(response.status, id ? `${words} (request ${id})` : words, Number(response.headers.get("retry-after")));
 }
@@ -45,7 +49,7 @@ async function call(path, options = {}) {
     if (error.name === "AbortError") throw error;
     throw new Offline("The service does not answer.", { cause: error });
   }
-  if ([502, 503].includes(response.status)) throw new Offline((await refusal(response)).message);
+  if (AWAY.includes(response.status)) throw new Offline((await refusal(response)).message);
   if (response.status === 401) throw new Locked((await refusal(response)).message);
   if (!response.ok) throw await refusal(response);
   return response.json().catch((error) => {

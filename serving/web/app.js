@@ -91,7 +91,7 @@ function noticeVersion(name, version) {
 }
 
 async function settle(blob, answers) {
-  wait_ms = FIRST_RETRY_MS;
+  allIsWell();
   await show(blob, answers);
 }
 
@@ -104,6 +104,7 @@ async function show(blob, answers) {
 }
 
 function forget() {
+  if (!retry) allIsWell();
   Object.assign(session, { blob: null, answer: null });
   cards.reset();
   byId("spoken").textContent = "";
@@ -145,12 +146,17 @@ function waitForService(text) {
 function stopWaiting() {
   clearTimeout(retry);
   retry = null;
+}
+
+function allIsWell() {
+  wait_ms = FIRST_RETRY_MS;
   byId("banner").hidden = true;
 }
 
 // Nothing is asked of the service until somebody has typed its token.
 function lock() {
   stopWaiting();
+  allIsWell();
   session.service = null;
   askForToken(byId("access"), start);
 }

@@ -2,12 +2,13 @@
 
 import json
 import re
+from typing import Any
 
 import pytest
 
 from tests.e2e.browser import Sheet, encode, expect, paper
 from tests.e2e.page.conftest import DEFAULT
-from tests.e2e.page.steps import NO_DIGIT
+from tests.e2e.page.steps import NO_DIGIT, settle_on
 from tests.e2e.server import Server
 
 pytestmark = pytest.mark.browser
@@ -38,6 +39,32 @@ def test_an_answer_of_somebody_else_is_no_answer_of_the_service(sheet: Sheet):
     expect(sheet.page.locator("#banner")).to_contain_text("What answers is not the service.")
     sheet.page.unroute("**/predict*")
     sheet.expect_digit("7")
+
+
+WATCH_BANNER = """() => {
+  window.said = [];
+  const banner = document.getElementById("banner");
+  const look = new MutationObserver(() => said.push(banner.hidden ? "" : banner.textContent));
+  look.observe(banner, { attributes: true, childList: true });
+}"""
+
+
+def test_what_is_wrong_is_said_once_however_often_it_is_tried(sheet: Sheet):
+    tried: list[int] = []
+
+    def refuse(route: Any) -> None:
+        tried.append(1)
+        route.fulfill(status=503, headers={"x-request-id": str(len(tried))}, json={"error": "it is stopping"})
+
+    sheet.page.route("**/predict*", refuse)
+    sheet.page.evaluate(WATCH_BANNER)
+    sheet.upload("paper.png", encode(".png", paper()))
+    settle_on(sheet, lambda: len(tried) >= 3, True)
+    sheet.page.unroute("**/predict*")
+    sheet.expect_digit("7")
+    expect(sheet.page.locator("#banner")).to_be_hidden()
+    said = sheet.page.evaluate("said.filter((text, place) => text !== said[place - 1])")
+    assert said == ["it is stopping Your drawing is kept; trying again \u2026", ""]
 
 
 @pytest.mark.parametrize("body", ["{}", "null", '{"model": {}, "predictions": []}'])
