@@ -45,12 +45,12 @@ def row(*cells: object) -> str:
 async def measure(server: Server, case: Case, requests: int, connections: int, figures: Figures) -> None:
     """Send a case for a while and note processor time, requests per second and the median on one connection."""
     share = 8 if case.images > 1 else 1
-    count = requests // share
+    count = max(requests // share, 1)
     cpu_s, started = server.cpu_s(), time.perf_counter()
     await case.send(server.ports, count, max(connections // share, 1))
     figures["per_s"].append(count / (time.perf_counter() - started))
     figures["cpu_us"].append((server.cpu_s() - cpu_s) / count * 1e6)
-    figures["p50_ms"].append(statistics.median(await case.send(server.ports, count // 8, 1)) * 1e3)
+    figures["p50_ms"].append(statistics.median(await case.send(server.ports, max(count // 8, 1), 1)) * 1e3)
 
 
 async def find_peak(server: Server, case: Case, requests: int, connections: int) -> float:
