@@ -5,7 +5,8 @@ Run: make bench, or .venv/bin/python -m benchmarks.bench [--repeats 5] [--reques
 
 One worker, mnist-cnn, one thread of ONNX Runtime in every process; validation, batcher and metrics on. Processor time
 is that of all the server's processes, from /proc/PID/task/*/schedstat; unlike requests per second it changes little
-when others use the machine. Servers answer in turns; every figure is a median, its range in brackets.
+when others use the machine. Servers answer in turns, at first one request of each kind, whose answers must hold what
+bare ONNX Runtime says; every figure is a median, its range in brackets.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import uvloop
 
 from benchmarks import floor, servers
 from benchmarks import serving_client as client
+from benchmarks.answers import check
 from benchmarks.cases import LARGE, Case, Images, binary_v2, our_cases, test_images, write
 from benchmarks.servers import MODEL, Ports, Server
 from tests.ports import free_ports
@@ -56,6 +58,7 @@ async def measure(server: Server, case: Case, requests: int, connections: int, f
 async def find_peak(server: Server, case: Case, requests: int, connections: int) -> float:
     """Return the requests per second of connections that always have one under way: the median of three runs."""
     figures: Figures = defaultdict(list)
+    await check(server, case)
     for _ in range(3):
         await measure(server, case, requests, connections, figures)
     return statistics.median(figures["per_s"])
@@ -79,6 +82,9 @@ class Bench:
     async def compare(self, contenders: dict[str, Server], cases: dict[str, Case]) -> dict[tuple[str, str], Figures]:
         """Measure the cases on all servers in turns; return the figures by server and case."""
         figures: dict[tuple[str, str], Figures] = defaultdict(lambda: defaultdict(list))
+        for case in cases.values():
+            for server in contenders.values():
+                await check(server, case)
         for repeat in range(self._repeats + 1):
             for kind, case in cases.items():
                 for name in list(contenders)[:: 1 if repeat % 2 else -1]:

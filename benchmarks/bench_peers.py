@@ -5,8 +5,8 @@ Run: make bench-peers, or .venv/bin/python -m benchmarks.bench_peers [--repeats 
 Each peer is installed from benchmarks/peers/requirements into an environment of its own below build/peers, and serves
 mnist-cnn by one worker with one thread of ONNX Runtime. All servers run at once and are sent each kind of request in
 turns; Ray takes a tenth of a core even when nothing is sent to it. TorchServe needs Java and torch, 5 GB. A peer that
-cannot be installed or does not start is left out, and the reason told. Writes docs/peers.md and docs/peers.svg, and
-with --readme the table in README.md.
+cannot be installed, does not start or answers wrongly is left out, and the reason told. Writes docs/peers.md and
+docs/peers.svg, and with --readme the table in README.md.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from pathlib import Path
 import uvloop
 
 from benchmarks import servers
+from benchmarks.answers import check
 from benchmarks.bench import Figures, measure, row, show
 from benchmarks.cases import LARGE, Images, test_images, write
 from benchmarks.contenders import AT_ONCE, CONTENDERS, FLOOR, HANDWRITTEN, OURS, TRITON, Contender, version_of
@@ -135,13 +136,29 @@ def start_all(contenders: list[Contender], folder: Path) -> tuple[dict[str, Serv
     return running, failures
 
 
+async def leave_out_wrong(running: dict[str, Server], contenders: list[Contender], images: Images) -> list[str]:
+    """Stop the servers that answer a kind of request wrongly; return what is wrong with them."""
+    failures = []
+    for contender in contenders:
+        for kind, case in contender.cases(images).items():
+            try:
+                await check(running[contender.name], case)
+            except Exception as error:  # a peer that does not work here is told, and the others go on
+                failures.append(f"{contender.name} does not answer {kind} rightly: {error}")
+                running.pop(contender.name).stop()
+                break
+    return failures
+
+
 async def run(arguments: argparse.Namespace, folder: Path) -> None:
     """Measure and write."""
     chosen = [each for each in CONTENDERS if not arguments.only or each.name in arguments.only]
     machine = servers.describe_machine()
     running, failures = start_all(chosen, folder)
-    present = [each for each in chosen if each.name in running]
     try:
+        started = [each for each in chosen if each.name in running]
+        failures += await leave_out_wrong(running, started, test_images())
+        present = [each for each in chosen if each.name in running]
         figures = await compare(running, present, test_images(), arguments.repeats)
         overview = table(figures, running)
     finally:

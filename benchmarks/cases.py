@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ Images = npt.NDArray[np.uint8]
 
 # Ports, requests, connections -> seconds of each answer.
 Send = Callable[[Ports, int, int], Coroutine[Any, Any, list[float]]]
+# The body over HTTP, the message over gRPC.
+Answer = bytes | pb.ModelInferResponse
 
 LENGTH = "inference-header-content-length"
 LARGE = 256
@@ -29,19 +31,29 @@ class Case:
 
     Attributes:
         send: sends it again and again.
+        ask: sends it once.
         request: as it travels, for HTTP.
-        images: in one request; those of many are sent less often, over fewer connections.
+        images: in one request, the first ones of the test set; those of many are sent less often, over fewer
+            connections.
+        model: that answers.
     """
 
     send: Send
+    ask: Callable[[Ports], Coroutine[Any, Any, Answer]]
     request: bytes = b""
     images: int = 1
+    model: str = MODEL
 
 
 def over_http(path: str, body: bytes, images: int = 1, **headers: str) -> Case:
     """Return a POST."""
     request = client.http_request(path, body, {name.replace("_", "-"): value for name, value in headers.items()})
-    return Case(lambda ports, count, n: client.send_http(ports.http, request, count, n), request, images)
+    return Case(
+        lambda ports, count, n: client.send_http(ports.http, request, count, n),
+        lambda ports: client.ask_http(ports.http, request),
+        request,
+        images,
+    )
 
 
 def multipart(path: str, field: str, data: bytes, content_type: str) -> Case:
@@ -82,14 +94,18 @@ def binary_v2(images: Images, model: str = MODEL) -> Case:
     tensor = _tensor(len(images), parameters={"binary_data_size": images.nbytes})
     head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
     headers = {"content_type": "application/octet-stream", LENGTH: str(len(head))}
-    return over_http(infer(model), head + images.tobytes(), len(images), **headers)
+    return replace(over_http(infer(model), head + images.tobytes(), len(images), **headers), model=model)
 
 
 def grpc_v2(images: Images) -> Case:
     """Return the protocol's call."""
     call = pb.ModelInferRequest(model_name=MODEL, raw_input_contents=[images.tobytes()])
     call.inputs.add(name="images", datatype="UINT8", shape=images.shape)
-    return Case(lambda ports, count, n: client.send_grpc(ports.grpc, call, count, n), images=len(images))
+    return Case(
+        lambda ports, count, n: client.send_grpc(ports.grpc, call, count, n),
+        lambda ports: client.ask_grpc(ports.grpc, call),
+        images=len(images),
+    )
 
 
 def our_cases(images: Images) -> dict[str, Case]:

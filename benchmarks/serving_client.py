@@ -141,6 +141,18 @@ def http_request(path: str, body: bytes, headers: dict[str, str]) -> bytes:
     return "\r\n".join(lines).encode() + body
 
 
+async def ask_http(port: int, request: bytes) -> bytes:
+    """Send a request once, and return the body of its answer; any status but 200 is an error."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        return await reader.readexactly(_content_length(bytearray(head)))
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
 async def send_http(port: int, request: bytes, count: int, connections: int) -> list[float]:
     """Send `count` requests, and return the seconds of each answer; any status but 200 is an error."""
     budget, durations = [count], list[float]()
@@ -195,6 +207,14 @@ async def send_at_rate(
         connection.close()
     await broken
     return np.frombuffer(answers).reshape(-1, 2)
+
+
+async def ask_grpc(port: int, request: pb.ModelInferRequest) -> pb.ModelInferResponse:
+    """Call once, and return the answer."""
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = channel.unary_unary(INFER, pb.ModelInferRequest.SerializeToString, pb.ModelInferResponse.FromString)
+        answer: pb.ModelInferResponse = await call(request)
+        return answer
 
 
 async def send_grpc(port: int, request: pb.ModelInferRequest, count: int, connections: int) -> list[float]:
