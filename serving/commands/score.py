@@ -246,6 +246,8 @@ def _limit(arguments: argparse.Namespace) -> "ErrorLimit":
 
 
 def _report(arguments: argparse.Namespace, model: "LoadedModel", result: "Result") -> None:
+    from serving.offline.progress import say
+
     summary = result.summary
     record = summary.as_json() | {
         "earlier_rows": result.earlier_rows,
@@ -261,9 +263,9 @@ def _report(arguments: argparse.Namespace, model: "LoadedModel", result: "Result
     }
     if arguments.summary:
         _write_summary(arguments.summary, json.dumps(record, indent=1) + "\n")
-    if not arguments.quiet:
+    if not arguments.quiet and sys.stderr is not None:  # as with 2>&-
         speed = f"{result.images_per_second:,.0f} images/s with {model.name}/{model.version}"
-        sys.stderr.write(f"{arguments.output}: {summary.as_text()}{result.seconds:.2f} s, {speed}\n")
+        say(f"{arguments.output}: {summary.as_text()}{result.seconds:.2f} s, {speed}\n", sys.stderr)
 
 
 def _write_summary(path: Path, text: str) -> None:

@@ -3,6 +3,7 @@
 Must not know: what is counted.
 """
 
+import os
 import shutil
 from collections.abc import Callable
 from typing import TextIO
@@ -10,6 +11,18 @@ from typing import TextIO
 # Often enough to look alive, seldom enough to cost nothing and to keep a log short.
 TERMINAL_S, LOG_S = 0.1, 5.0
 BAR_CHARACTERS = 24
+
+
+def say(text: str, stream: TextIO) -> bool:
+    """Write a text, and tell whether that could be: who reads it may be gone, or the disk full, and the rows go on."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError:
+        # The interpreter would write the rest at its end, in vain again, and change the exit code.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return False
+    return True
 
 
 class Progress:
@@ -45,8 +58,11 @@ class Progress:
         line = self._line(rows, errors, bytes_done, now - self._start_s)
         # A line that is wrapped could not be written again.
         shown = line[: shutil.get_terminal_size().columns - 1]
-        self._stream.write(f"\r\x1b[K{shown}" if self._terminal else f"{line}\n")
-        self._stream.flush()
+        self._write(f"\r\x1b[K{shown}" if self._terminal else f"{line}\n")
+
+    def _write(self, text: str) -> None:
+        if self._stream is not None and not say(text, self._stream):
+            self._stream = None
 
     def _line(self, rows: int, errors: int, bytes_done: int, elapsed_s: float) -> str:
         share = min(1.0, bytes_done / self._total_bytes) if self._total_bytes else 0.0
@@ -60,6 +76,5 @@ class Progress:
 
     def close(self) -> None:
         """Remove the line from a terminal."""
-        if self._terminal and self._stream is not None:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
+        if self._terminal:
+            self._write("\r\x1b[K")

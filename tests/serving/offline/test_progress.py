@@ -1,3 +1,4 @@
+import os
 from io import StringIO
 
 import pytest
@@ -74,3 +75,15 @@ def test_quiet_says_nothing():
     clock.now_s += 60
     progress.update(1, 0, 1)
     progress.close()
+
+
+def test_a_reader_that_is_gone_is_told_no_more_and_ends_nothing():
+    reader, writer = os.pipe()
+    os.close(reader)
+    clock = Clock()
+    with os.fdopen(writer, "w") as stream:
+        progress = Progress(stream, 1000, clock)
+        for rows in (10, 20):
+            clock.now_s += 10
+            progress.update(rows, 0, rows)
+        progress.close()

@@ -234,3 +234,12 @@ def test_it_imports_no_torch_no_web_server_and_no_pandas(models: Path, source: P
         command = [sys.executable, "-c", code, *arguments, str(tmp_path / output)]
         ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
         assert ended.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("stderr", ["2>/dev/full", "2>&-"])
+def test_where_nothing_can_be_said_the_run_goes_on_all_the_same(stderr: str, models: Path, digits, tmp_path: Path):
+    write_csv(tmp_path / "a.csv", digits[0])
+    options = f"--models {models} --model tiny --output {tmp_path / 'out.csv'}"
+    command = f"{sys.executable} -m serving score {tmp_path / 'a.csv'} {options} {stderr}"
+    assert subprocess.run(["sh", "-c", command], timeout=60).returncode == 0
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 101
