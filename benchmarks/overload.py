@@ -161,6 +161,8 @@ async def measure(client: Client, resident: Callable[[], int], options: argparse
 
 
 def _milliseconds(seconds: list[float]) -> str:
+    if not seconds:
+        return "none"
     return f"median {1000 * statistics.median(seconds):.1f} ms, p99 {1000 * float(np.quantile(seconds, 0.99)):.1f} ms"
 
 
@@ -174,11 +176,13 @@ async def run(options: argparse.Namespace) -> int:
         os.sched_setaffinity(0, set(others) or {first})
         connector = aiohttp.TCPConnector(limit=0)
         timeout = aiohttp.ClientTimeout(total=60)
-        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-            held = await measure(Client(session, ports[1], options.model), lambda: resident_bytes(server), options)
-        server.send_signal(signal.SIGTERM)
-        held = server.wait(60) == 0 and held
-    return int(not held)
+        try:
+            async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+                held = await measure(Client(session, ports[1], options.model), lambda: resident_bytes(server), options)
+        finally:
+            server.send_signal(signal.SIGTERM)
+            ended = server.wait(60)
+    return int(ended != 0 or not held)
 
 
 def main() -> int:

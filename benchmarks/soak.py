@@ -194,15 +194,17 @@ def main() -> int:
         runs = [soak.run_http] * arguments.clients + [soak.run_grpc] * arguments.clients
         threads = [threading.Thread(target=run) for run in runs]
         started = time.monotonic()
-        for thread in threads:
-            thread.start()
-        growth = watch_memory(server, arguments.duration_s)
-        soak.stop.set()
-        for thread in threads:
-            thread.join()
-        seconds = time.monotonic() - started
-        server.send_signal(signal.SIGTERM)
-        code = server.wait(60)
+        try:
+            for thread in threads:
+                thread.start()
+            growth = watch_memory(server, arguments.duration_s)
+        finally:
+            soak.stop.set()
+            for thread in threads:
+                thread.join()
+            seconds = time.monotonic() - started
+            server.send_signal(signal.SIGTERM)
+            code = server.wait(60)
     return report(soak, seconds, growth, code)
 
 
