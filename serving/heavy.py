@@ -79,8 +79,8 @@ class Desk:
         self._thread = ThreadPoolExecutor(1, "heavy")
         self._free_at = 0.0
 
-    async def run(self, work: Callable[[], T], deadline: float | None = None) -> T:
-        """Return what `work` returns, once the work before it is done.
+    async def run(self, work: Callable[[], T], deadline: float | None = None, end: str = "the body was read") -> T:
+        """Return what `work` returns, once the work before it is done, after which `end`.
 
         Raises:
             DeadlineExceeded: `deadline`, monotonic seconds, passed first; what has not begun is not done then.
@@ -89,7 +89,7 @@ class Desk:
             async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
                 return await in_thread(self._thread, partial(self._piece, work))
         except TimeoutError:
-            raise DeadlineExceeded("the deadline passed before the body was read") from None
+            raise DeadlineExceeded(f"the deadline passed before {end}") from None
 
     def _piece(self, work: Callable[[], T]) -> T:
         started = time.monotonic()
@@ -108,9 +108,13 @@ class Desk:
 alone = Desk().run
 
 
-async def here_or_alone(size: int, most: int, work: Callable[[], T]) -> T:
-    """Return what `work` returns, beside the event loop where there is more than `most` to do."""
-    return work() if size <= most else await alone(work)
+async def here_or_alone(size: int, most: int, work: Callable[[], T], deadline: float) -> T:
+    """Return what `work` returns, beside the event loop where there is more than `most` to do.
+
+    Raises:
+        DeadlineExceeded: see `Desk.run`.
+    """
+    return work() if size <= most else await alone(work, deadline, "the answer was made")
 
 
 async def take_apart(text_bytes: int, deadline: float, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -35,14 +35,17 @@ class Call:
 
     Attributes:
         context: gRPC's.
+        deadline: monotonic seconds: the caller's, or `timeout_s` from now.
         id: the caller's own request id, or a new one.
         model: the model that answers, once it is known, for the metrics.
     """
 
-    __slots__ = ("context", "id", "model")
+    __slots__ = ("context", "deadline", "id", "model")
 
-    def __init__(self, context: Context):
+    def __init__(self, context: Context, timeout_s: float):
         self.context, self.model = context, ""
+        remaining_s = context.time_remaining()
+        self.deadline = time.monotonic() + (timeout_s if remaining_s is None else min(remaining_s, timeout_s))
         self.id = choose_request_id(self.metadata("x-request-id"))
 
     def metadata(self, name: str) -> str:
@@ -110,6 +113,7 @@ class Metered:
         access_log: whether to log one line for each call.
         gate: lets calls in.
         check: raises ServingError where the caller may not be answered, before anything is read; None for everybody.
+        timeout_s: longest that a call may take.
     """
 
     def __init__(
@@ -121,15 +125,16 @@ class Metered:
         access_log: bool,
         gate: Gate,
         check: Check | None,
+        timeout_s: float,
     ):
         self._name, self._read, self._method, self._check = name, read, method, check
         self._metrics, self._access_log = metrics, access_log
-        self._gate = gate
+        self._gate, self._timeout_s = gate, timeout_s
         self._in_progress = metrics.tallies.counter(metrics.in_progress.labels("grpc"))
 
     async def run(self, request: bytes, context: Context) -> Any:
         """Answer one call."""
-        call = Call(context)
+        call = Call(context, self._timeout_s)
         context.set_trailing_metadata((("x-request-id", call.id),))
         token = request_id.set(call.id)
         started = time.perf_counter()
@@ -139,7 +144,7 @@ class Metered:
             with self._gate.admit(len(request)):
                 if self._check:
                     self._check(call)
-                return await self._method(await self._parse(request), call)
+                return await self._method(await self._parse(request, call.deadline), call)
         except ServingError as error:
             status = grpc_status(error)
             # gRPC keeps what an abort raises, and so this frame, until the next garbage collection.
@@ -159,9 +164,9 @@ class Metered:
             self._note(call, status, time.perf_counter() - started)
             request_id.reset(token)
 
-    async def _parse(self, request: bytes) -> Any:
+    async def _parse(self, request: bytes, deadline: float) -> Any:
         try:
-            return await here_or_alone(len(request), PIECE_BYTES, partial(self._read, request))
+            return await here_or_alone(len(request), PIECE_BYTES, partial(self._read, request), deadline)
         except DecodeError as error:
             raise InvalidInput(f"{len(request)} bytes that are no message of {self._name}") from error
 

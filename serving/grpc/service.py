@@ -3,7 +3,6 @@
 Must not know: tensors, how a model is run.
 """
 
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -73,7 +72,8 @@ class InferenceService:
         for name, method in self._methods().items():
             types = described.methods_by_name[name]
             read = self._read(name, GetMessageClass(types.input_type).FromString)
-            run = Metered(name, read, method, metrics, self._settings.access_log, gate, self._check_of(name)).run
+            check, settings = self._check_of(name), self._settings
+            run = Metered(name, read, method, metrics, settings.access_log, gate, check, settings.request_timeout_s).run
             handlers[name] = grpc.unary_unary_rpc_method_handler(
                 self._traced(name, run) if self._traces.on and name not in OPEN else run,
                 response_serializer=GetMessageClass(types.output_type).SerializeToString,
@@ -138,10 +138,9 @@ class InferenceService:
     async def infer(self, request: pb.ModelInferRequest, call: Call) -> pb.ModelInferResponse:
         """Run the model on the tensors of the request, before the caller's deadline."""
         predictor = self._find(request.model_name, request.model_version, call)
-        remaining_s, most_s = call.context.time_remaining(), self._settings.request_timeout_s
-        deadline = time.monotonic() + (most_s if remaining_s is None else min(remaining_s, most_s))
-        read = await take_apart(text_bytes(request), deadline, read_request, request, self._settings.max_images)
-        response = await self._inference.run(predictor, read, deadline)
+        max_images = self._settings.max_images
+        read = await take_apart(text_bytes(request), call.deadline, read_request, request, max_images)
+        response = await self._inference.run(predictor, read, call.deadline)
         return write_response(response)
 
     async def live(self, _: pb.ServerLiveRequest, __: Call) -> pb.ServerLiveResponse:

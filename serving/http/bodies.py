@@ -10,9 +10,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
 from serving.errors import InvalidInput, QueueFull, TooLarge
-from serving.heavy import INLINE_BYTES, PIECE_BYTES, here_or_alone
+from serving.heavy import INLINE_BYTES, PIECE_BYTES, Desk
 from serving.http.errors import BodyTimeout, CutOff
 from serving.settings import Settings
+
+# Apart from the work on bodies, which others may have to wait for longer than a request may take.
+_joining = Desk()
 
 
 class BodyReader:
@@ -102,8 +105,8 @@ class _Pieces:
 
     async def join(self) -> bytes:
         # To copy 33 MB takes 10 to 20 ms, during which join lets others have the interpreter.
-        pieces = [*self._whole, bytes(self._last)]
-        return await here_or_alone(self.size, INLINE_BYTES, partial(b"".join, pieces))
+        join = partial(b"".join, [*self._whole, bytes(self._last)])
+        return join() if self.size <= INLINE_BYTES else await _joining.run(join)
 
 
 class _Share:

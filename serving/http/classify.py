@@ -5,6 +5,7 @@ Must not know: BentoML, how a model is run.
 """
 
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,8 @@ class ClassifyEndpoint:
         deadline = time.monotonic() + self._timeout_s
         images = await take_apart(len(body), deadline, read_images, body, self._limits)
         outputs = await predictor.infer(images, deadline)
-        return await here_or_alone(len(images), INLINE_ITEMS, lambda: json_response(describe(predictor, outputs)))
+        answer = partial(describe, predictor, outputs)
+        return await here_or_alone(len(images), INLINE_ITEMS, lambda: json_response(answer()), deadline)
 
 
 def read_images(body: bytes, limits: Limits) -> npt.NDArray[np.uint8]:

@@ -96,9 +96,9 @@ def choose_encoding(accepted: str) -> str | None:
     return next((name for name in ("gzip", "deflate") if name in names), None)
 
 
-async def pack(body: bytes, encoding: str) -> bytes:
-    """Return the body, compressed by `encoding`, gzip or deflate."""
-    return await here_or_alone(len(body), INLINE_BYTES, partial(pack_now, body, encoding))
+async def pack(body: bytes, encoding: str, deadline: float) -> bytes:
+    """Return the body, compressed by `encoding`, gzip or deflate, before `deadline`, monotonic seconds."""
+    return await here_or_alone(len(body), INLINE_BYTES, partial(pack_now, body, encoding), deadline)
 
 
 def pack_now(body: bytes, encoding: str) -> bytes:

@@ -74,11 +74,11 @@ class PredictEndpoint:
             self._metrics.rejected[reason(refusal)].inc()
         status = http_status(refusal) if refusal else 200
         describing = partial(describe, predictor, items, results, predictions, include_input="include" in query)
-        return await here_or_alone(len(items), INLINE_ITEMS, lambda: json_response(describing(), status))
+        return await here_or_alone(len(items), INLINE_ITEMS, lambda: json_response(describing(), status), deadline)
 
     async def _prepare(self, items: Sequence[Item], deadline: float) -> list[Prepared | ServingError]:
         decoded = await self._preparer.prepare(encoded(items), deadline)
-        return await here_or_alone(len(items), INLINE_ITEMS, lambda: complete(items, decoded))
+        return await here_or_alone(len(items), INLINE_ITEMS, lambda: complete(items, decoded), deadline)
 
 
 def encoded(items: Sequence[Item]) -> list[bytes]:

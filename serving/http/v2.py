@@ -104,7 +104,7 @@ class V2Endpoints:
         response = await self._inference.run(predictor, read, deadline)
         content, answer_headers = write_response(response)
         if len(content) >= MIN_PACKED_BYTES and (encoding := choose_encoding(headers.get("accept-encoding", ""))):
-            content = await pack(content, encoding)
+            content = await pack(content, encoding, deadline)
             answer_headers["content-encoding"] = encoding
         return Response(content, headers=answer_headers)
 

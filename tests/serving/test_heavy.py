@@ -10,7 +10,7 @@ import pytest
 
 from serving import heavy
 from serving.errors import DeadlineExceeded
-from serving.heavy import INLINE_TEXT_BYTES, alone, take_apart
+from serving.heavy import INLINE_TEXT_BYTES, alone, here_or_alone, take_apart
 
 
 async def test_heavy_work_is_done_beside_the_event_loop_a_piece_at_a_time():
@@ -124,3 +124,14 @@ async def test_who_leaves_while_its_work_begins_harms_nobody():
         await asyncio.wait([running])
         end.set()
         assert await heavy.in_thread(executor, lambda: 7) == 7
+
+
+async def test_who_waits_for_an_answer_to_be_made_waits_until_its_deadline():
+    end = threading.Event()
+    first = asyncio.ensure_future(alone(end.wait))
+    await asyncio.sleep(0)
+    with pytest.raises(DeadlineExceeded, match="before the answer was made"):
+        await here_or_alone(2, 1, lambda: 7, time.monotonic() + 0.01)
+    assert await here_or_alone(1, 1, lambda: 7, time.monotonic() - 1) == 7
+    end.set()
+    assert await first

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,10 +10,12 @@ from types import FrameType
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
 from serving.errors import QueueFull
 from serving.grpc.calls import Gate
+from serving.heavy import alone
 from serving.worker import Worker
 from tests.serving.grpc.test_service import code_of, method, request, value
 from tests.serving.grpc.test_service import pb as messages
@@ -150,3 +153,16 @@ def frame_values(each: object, size: int) -> list[bytes]:
     # Some objects of other tests do not like to be asked for their class.
     variables = each.f_locals.values() if type(each) is FrameType else ()
     return [value for value in variables if isinstance(value, bytes) and len(value) == size]
+
+
+async def test_who_waits_to_have_a_large_message_read_waits_no_longer_than_a_call_may(tmp_path: Path, free_port: int):
+    settings: dict[str, Any] = {"host": "127.0.0.1", "v2_port": 0, "grpc_port": free_port, "request_timeout_s": 0.3}
+    end = threading.Event()
+    async with tiny_worker(tmp_path, **settings) as worker, channel(worker) as made:
+        await worker._listeners[0].start()
+        work = asyncio.ensure_future(alone(end.wait))
+        large = request(np.zeros((400, 28, 28), np.uint8))
+        code, details = await code_of(method(made, "ModelInfer")(large, timeout=10))
+        assert (code, details) == ("DEADLINE_EXCEEDED", "the deadline passed before the answer was made")
+        end.set()
+        assert await work

@@ -1,5 +1,6 @@
 import asyncio
 import random
+import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from starlette.requests import ClientDisconnect, Request
 
 from serving.errors import InvalidInput, QueueFull, TooLarge
+from serving.heavy import alone
 from serving.http import pictures, v2_messages
 from serving.http.bodies import BodyReader
 from serving.http.errors import BodyTimeout, CutOff
@@ -50,6 +52,17 @@ async def read_body(request: Request, max_bytes: int, timeout_s: float) -> bytes
 async def test_chunks_are_put_together():
     receive = receive_from(chunk(b"ab"), chunk(b"c"), chunk(b"", more=False))
     assert await read_body(request(receive), 10, 1.0) == b"abc"
+
+
+async def test_a_large_body_is_put_together_while_another_is_worked_on():
+    end = threading.Event()
+    work = asyncio.ensure_future(alone(end.wait))
+    whole = random.Random(0).randbytes(3_000_000)
+    messages = [chunk(whole[:1_500_000]), chunk(whole[1_500_000:], more=False)]
+    body = await asyncio.wait_for(reader(4_000_000, 10.0, 10**7).read(request(receive_from(*messages))), 10)
+    assert body == whole
+    end.set()
+    assert await work
 
 
 async def test_a_body_of_exactly_the_limit_is_read():
