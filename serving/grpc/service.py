@@ -3,6 +3,7 @@
 Must not know: tensors, how a model is run.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -94,6 +95,9 @@ class InferenceService:
             with self._traces.call(NAME, name, context.invocation_metadata()) as span:
                 try:
                     return await run(request, context)
+                except asyncio.CancelledError:  # its caller has gone, and is sent no status
+                    context.status = grpc.StatusCode.CANCELLED.value[0]
+                    raise
                 finally:
                     span.set_attribute("rpc.grpc.status_code", context.status)
 

@@ -214,8 +214,22 @@ async def test_each_call_has_a_span_under_its_callers_but_questions_after_health
             await method(channel, "ServerLive")(pb.ServerLiveRequest())
             unknown = pb.ModelInferRequest(model_name="none")
             assert (await code_of(method(channel, "ModelInfer")(unknown)))[0] == "NOT_FOUND"
+            begun, left = asyncio.Event(), asyncio.Event()
+
+            async def wait(*_: object) -> None:
+                begun.set()
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    left.set()
+
+            monkeypatch.setattr(worker.inference, "run", wait)
+            leaving = method(channel, "ModelInfer")(request())
+            await asyncio.wait_for(begun.wait(), 5)
+            leaving.cancel()
+            await asyncio.wait_for(left.wait(), 5)
     traces.flush()
-    infer, refused = sorted(exporter.get_finished_spans(), key=lambda span: span.start_time)
+    infer, refused, gone = sorted(exporter.get_finished_spans(), key=lambda span: span.start_time)
     assert infer.name == refused.name == "inference.GRPCInferenceService/ModelInfer"
     assert f"{infer.context.trace_id:032x}" == "0af7651916cd43dd8448eb211c80319c"
-    assert [span.attributes["rpc.grpc.status_code"] for span in (infer, refused)] == [0, 5]
+    assert [span.attributes["rpc.grpc.status_code"] for span in (infer, refused, gone)] == [0, 5, 1]
