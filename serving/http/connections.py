@@ -11,13 +11,9 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from serving.http.express import Express
-from serving.http.guard import Guard
-from serving.http.raw import Refused, header_lines, refusal
+from serving.http.guard import FREE_CHUNKS, LEAST_CHUNK_BYTES, MAX_LINES, MAX_PIPELINED, Guard
+from serving.http.raw import Refused, header_lines, refusal, say
 from serving.http.upgrades import head_without_offer, make_parser, offers_upgrade
-
-# Requests that one connection may send ahead of their answers. A read of 256 KiB can hold 14,000, of 3 kB each in
-# memory once they are taken apart.
-MAX_PIPELINED = 16
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -116,7 +112,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._fruitless_bytes += len(data)
         if self._fruitless_bytes > self._guard.max_head_bytes and not self._ended:
             self._guard.note("head_too_large")
-            self._refuse(431, self._too_large())
+            self._refuse(431, self._guard.too_large)
 
     def _parse(self, data: bytes) -> bytes:
         """Take data apart; return what is left of them, behind a head that offered another protocol."""
@@ -131,13 +127,10 @@ class GuardedProtocol(HttpToolsProtocol):
                 return head_without_offer(parser, self.url, self.headers) + data[offer.args[0] :]
         return b""
 
-    def _too_large(self) -> str:
-        return f"the head of the request is larger than the limit of {self._guard.max_head_bytes} bytes"
-
     def on_message_begin(self) -> None:
         """Begin with a head; uvicorn learns of it when it is complete."""
         self.url, self.headers, self.expect_100_continue = b"", [], False
-        self._in_head = True
+        self._in_head, self._trailers, self._chunks, self._body_bytes = True, 0, 0, 0
         self._guard.wake(self)
         self._guard.waiting.setdefault(self, self.loop.time())
 
@@ -145,6 +138,21 @@ class GuardedProtocol(HttpToolsProtocol):
         """Take a header; what follows a chunked body is not taken for one."""
         if self._in_head:
             super().on_header(name, value)
+        else:
+            self._trailers += 1
+        if len(self.headers) + self._trailers > MAX_LINES:
+            self._stop("head_too_large", 431, f"the head of the request has more than {MAX_LINES} lines")
+
+    def on_chunk_header(self) -> None:
+        """Count the chunks of a body."""
+        if self._chunks > FREE_CHUNKS and self._chunks * LEAST_CHUNK_BYTES > self._body_bytes:
+            self._stop("malformed", 400, f"more than {FREE_CHUNKS} chunks of less than {LEAST_CHUNK_BYTES} bytes each")
+        self._chunks += 1
+
+    def _stop(self, reason: str, status: int, text: str) -> None:
+        self._guard.note(reason)
+        self._refusal = status, text
+        raise Refused
 
     def on_headers_complete(self) -> None:
         """Begin with the request, if its head is within the limits."""
@@ -156,9 +164,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._check_head()
         if [name for name, _ in self.headers].count(b"host") != 1 and self.parser.get_http_version() == "1.1":
             # RFC 9112, section 3.2
-            self._guard.note("malformed")
-            self._refusal = 400, "expected one Host header"
-            raise Refused
+            self._stop("malformed", 400, "expected one Host header")
         if len(self.pipeline) >= MAX_PIPELINED:
             self._refusal = 429, f"more than {MAX_PIPELINED} requests were sent ahead of their answers"
             raise Refused
@@ -201,13 +207,12 @@ class GuardedProtocol(HttpToolsProtocol):
     def _check_head(self) -> None:
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if size > self._guard.max_head_bytes:
-            self._guard.note("head_too_large")
-            self._refusal = 431, self._too_large()
-            raise Refused
+            self._stop("head_too_large", 431, self._guard.too_large)
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body."""
         self._fruitful = True
+        self._body_bytes += len(body)
         if self._held is None:
             super().on_body(body)
         else:
@@ -272,7 +277,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._answering():
             self._refuse_late(status, text)
         else:
-            self._say(status, text)
+            say(self.transport, refusal(status, text, self.server_state.default_headers))
             self._guard.linger(self, self.drop)
 
     def _refuse_late(self, status: int, text: str) -> None:
@@ -291,10 +296,5 @@ class GuardedProtocol(HttpToolsProtocol):
         self._guard.linger(self, partial(self._say_and_leave, status, text))
 
     def _say_and_leave(self, status: int, text: str) -> None:
-        self._say(status, text)
+        say(self.transport, refusal(status, text, self.server_state.default_headers))
         self.leave()
-
-    def _say(self, status: int, text: str) -> None:
-        self.transport.write(refusal(status, text, self.server_state.default_headers))
-        if self.transport.can_write_eof():
-            self.transport.write_eof()

@@ -14,6 +14,17 @@ from serving.settings import Settings
 if TYPE_CHECKING:
     from serving.http.connections import GuardedProtocol
 
+# Requests that one connection may send ahead of their answers. A read of 256 KiB can hold 14,000, of 3 kB each in
+# memory once they are taken apart.
+MAX_PIPELINED = 16
+
+# Lines of a head and of what follows a chunked body. Such a read can hold 64,000, which take the event loop 40 ms.
+MAX_LINES = 1_000
+
+# Chunks of a body that may be as small as they like; of more, each has at least so many bytes on average. Eight
+# connections that sent one byte in each, 43,000 in a read, kept the event loop for seconds.
+FREE_CHUNKS, LEAST_CHUNK_BYTES = 4_096, 256
+
 # How often it is looked whether somebody's time is over.
 LOOK_S = 0.5
 
@@ -51,6 +62,7 @@ class Guard:
         self.max_connections, self.max_head_bytes = settings.max_connections, settings.max_head_bytes
         self._head_timeout_s, self._stall_timeout_s = settings.head_timeout_s, settings.body_timeout_s
         self.stop_s = settings.stop_s
+        self.too_large = f"the head of the request is larger than the limit of {self.max_head_bytes} bytes"
         self._metrics = metrics
         self._taken: set[GuardedProtocol] = set()
         self._lingering: dict[GuardedProtocol, asyncio.TimerHandle] = {}

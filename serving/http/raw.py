@@ -3,6 +3,7 @@
 Must not know: connections, or what a request asks for.
 """
 
+import asyncio
 from collections.abc import Iterable
 
 import orjson
@@ -37,3 +38,10 @@ def refusal(status: int, text: str, headers: Iterable[Header]) -> bytes:
     if status == 429:
         own.append((b"retry-after", b"1"))
     return STATUS_LINE[status] + header_lines([*headers, *own]) + b"\r\n" + body
+
+
+def say(transport: asyncio.Transport, answer: bytes) -> None:
+    """Send an answer, and that nothing follows it."""
+    transport.write(answer)
+    if transport.can_write_eof():
+        transport.write_eof()

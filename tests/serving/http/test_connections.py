@@ -168,6 +168,43 @@ async def test_endless_trailers_of_a_chunked_body_are_cut(
         assert [(await client.answer())[0] for _ in range(2)] == [431, 0]
 
 
+@pytest.mark.parametrize(
+    ("flood", "status", "reason"),
+    [
+        (b"GET /livez HTTP/1.1\r\nhost: x\r\n" + b"a:\r\n" * 1002, 431, "head_too_large"),
+        (
+            b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n" + b"a:\r\n" * 1002,
+            431,
+            "head_too_large",
+        ),
+        (
+            b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 4098,
+            400,
+            "malformed",
+        ),
+    ],
+)
+async def test_what_is_cut_into_crumbs_is_refused(
+    app: App, free_port: int, flood: bytes, status: int, reason: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(guard, "LINGER_S", 0.05)
+    async with listening(app, free_port) as connect:
+        client = await connect()
+        await client.send(flood)
+        assert (await client.answer())[0] == status
+    assert app.value("rejected_total", reason=reason) == 1
+
+
+@pytest.mark.parametrize(("chunk", "count"), [(b"x", 4096), (b"x" * 256, 5000)])
+async def test_as_many_chunks_as_are_allowed_are_put_together(app: App, free_port: int, chunk: bytes, count: int):
+    async with listening(app, free_port) as connect:
+        client = await connect()
+        head = b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+        await client.send(head + b"%x\r\n%b\r\n" % (len(chunk), chunk) * count + b"0\r\n\r\n")
+        # Whole, and no picture.
+        assert (await client.answer())[0] == 422
+
+
 async def test_trailers_are_not_taken_for_headers(app: App, free_port: int):
     seen = []
 
