@@ -70,6 +70,14 @@ def test_a_part_without_headers_is_read(padding: bytes):
     assert read_form(body, b"b", 2, 100) == [Part("", b" a\r\n b"), Part("", b"")]
 
 
+def test_a_part_is_named_by_its_file_else_by_its_field_and_by_no_other_part():
+    names = [b'name="x"; filename="a.png"', b'name="x"', b'name="x"; filename=""', b'name="x"; filename="\xff.png"']
+    heads = [b"Content-Disposition: form-data; " + name for name in names]
+    heads.insert(1, b"X: y")
+    body = b"".join(b"--b\r\n" + head + b"\r\n\r\n1\r\n" for head in heads) + b"--b--\r\n"
+    assert [part.name for part in read_form(body, b"b", 9, 100)] == ["a.png", "", "x", "x", "\ufffd.png"]
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -62,7 +62,10 @@ async def test_probabilities_are_probabilities(app: App, digits: np.ndarray):
 
 @pytest.mark.parametrize(
     "declared",
-    ["image/png", "image/jpg", "image/pjpeg", "image/svg+xml", "image/gif", "text/plain", "application/json", "none"],
+    [
+        *["image/png", "image/jpg", "image/pjpeg", "image/svg+xml", "image/gif", "text/plain", "application/json"],
+        *["multipart/form-data; boundary=x", "none"],
+    ],
 )
 async def test_the_bytes_decide_and_not_the_declared_type(app: App, digit: np.ndarray, declared: str):
     headers = {} if declared == "none" else {"content-type": declared}
@@ -76,6 +79,11 @@ async def test_a_form_may_hold_many_files_in_any_field(app: App, digits: np.ndar
     answer = await post(app, files=files)
     assert found(answer) == [tiny_digit(digit) for digit in digits]
     assert [prediction["source"] for prediction in answer.json()["predictions"]] == [f"{n}.png" for n in range(40)]
+
+
+async def test_a_part_without_a_name_is_told_by_its_place(app: App, digit: np.ndarray):
+    form = b"--x\r\n\r\n" + png(digit) + b"\r\n--x\r\n\r\n" + png(digit) + b"\r\n--x--\r\n"
+    assert [each["source"] for each in (await post(app, content=form)).json()["predictions"]] == [0, 1]
 
 
 async def test_json_holds_base64_or_data_urls(app: App, digit: np.ndarray):
@@ -95,7 +103,8 @@ async def test_pixels_nested_flat_one_or_many_are_the_same(app: App, digits: np.
     assert found(await post(app, json={"pixels": one.ravel().tolist()})) == expected[:1]
     assert found(await post(app, json={"pixels": digits.tolist()})) == expected
     assert found(await post(app, json={"pixels": digits.reshape(-1, 784).tolist()})) == expected
-    assert found(await post(app, json={"pixels": digits[:28].tolist()})) == expected[:28]
+    for shape in ((28, 28, 28), (28, 784)):
+        assert found(await post(app, json={"pixels": digits[:28].reshape(shape).tolist()})) == expected[:28]
 
 
 async def test_a_picture_and_its_pixels_get_the_same_probabilities(app: App, digit: np.ndarray):
@@ -269,6 +278,9 @@ async def test_more_pictures_than_allowed_are_413(models: Path, executor: Thread
     for body in too_many:
         assert (await post(app, **body)).status_code == 413
     assert app.value("rejected_total", reason="too_large") == 3
+    text = base64.b64encode(png(digit)).decode()
+    for body in ({"images": [text] * 2}, {"pixels": [digit.tolist()] * 2}):
+        assert found(await post(app, json=body)) == [tiny_digit(digit)] * 2
 
 
 async def inferences(app: App, result: str) -> float:

@@ -26,11 +26,30 @@ def test_mnist_passes_unchanged_and_inverted(test_digits: Any) -> None:
         assert (negative[0] == digit).all()
 
 
+def test_what_is_not_quite_in_mnist_s_form_is_drawn_anew(seven: Any, read_all: Read) -> None:
+    def changed(scale: float, x: float, y: float) -> Any:
+        turn = cv2.getRotationMatrix2D((13.5, 13.5), 0, scale)
+        turn[:, 2] += x, y
+        return cv2.warpAffine(seven, turn, (28, 28), flags=cv2.INTER_NEAREST)
+
+    assert (changed(1, 0, 0) == seven).all()
+    assert recognise(seven[:27]) is recognise(seven[:, :27]) is None
+    # Off the middle, both ways; too small, too large; pale.
+    others = [changed(1, 0, -2), changed(1, 2, 0), changed(0.8, 0, 0), changed(1.2, -0.3, 0), seven // 2]
+    for other in others:
+        assert recognise(other) is recognise(255 - other) is None
+    assert read_all([png(other) for other in others]) == [7] * 5
+
+
 def test_an_mnist_digit_keeps_its_pixels_as_a_file(test_digits: Any) -> None:
     for digit in test_digits[0][:200]:
         for form in (digit, np.dstack([digit] * 3), np.dstack([digit] * 3 + [np.full_like(digit, 255)])):
             assert (prepare(png(form)).image == digit).all()
-        assert (prepare(encode(255 - digit, "BMP")).image == digit).all()
+        negative = prepare(encode(255 - digit, "BMP"))
+        assert (negative.image == digit).all()
+        left, top, width, height = cv2.boundingRect(digit)
+        assert (negative.polarity, negative.size) == ("dark_on_light", (28, 28))
+        assert negative.box == (left, top, left + width, top + height)
 
 
 def test_the_answer_says_where_the_ink_is_and_its_polarity(seven: Any) -> None:
@@ -44,6 +63,10 @@ def test_the_answer_says_where_the_ink_is_and_its_polarity(seven: Any) -> None:
     left, top, right, bottom = prepared.box
     assert (left, top, right, bottom) == pytest.approx((300, 115, 380, 200), abs=4)
     assert prepare(png(255 - page)).polarity == "light_on_dark"
+    # A large JPEG is decoded smaller, and its box is told in its own pixels.
+    large = prepare(encode(cv2.resize(page, (2000, 1200)), "JPEG"))
+    assert large.size == (2000, 1200)
+    assert large.box == pytest.approx((1200, 460, 1520, 800), abs=16)
 
 
 def test_the_drawing_has_the_form_of_mnist(test_digits: Any) -> None:
