@@ -45,6 +45,11 @@ def test_who_has_not_asked_for_longest_is_forgotten(monkeypatch: pytest.MonkeyPa
     for number in range(10_000):
         limit.check(f"192.0.{number // 256}.{number % 256}")
     assert len(limit._quiet_at) == 100
+    monkeypatch.setattr(rate_limit, "MAX_ADDRESSES", 2)
+    limit = RateLimit(1.0, FakeClock())  # two at once
+    for address in ("192.0.2.1", "192.0.2.2", "192.0.2.1", "192.0.2.3"):
+        limit.check(address)
+    assert [passed(limit, f"192.0.2.{last}", 2) for last in (1, 3, 2)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
