@@ -93,11 +93,12 @@ async def test_two_large_requests_take_turns():
     assert [batch[0] // 100 for batch in run.batches] == [1, 2] * 4
 
 
-async def test_of_an_oversize_request_as_much_runs_at_once_as_takes_little_time():
+@pytest.mark.parametrize(("slices", "at_once"), [(0.5, 2), (10, 1)])
+async def test_of_an_oversize_request_as_much_runs_at_once_as_takes_little_time(slices: float, at_once: int):
     clock, run = FakeClock(), FakeRun()
 
     def slow(images: Any) -> Any:
-        clock.now += 0.5 * SLICE_S * len(images)
+        clock.now += slices * SLICE_S * len(images)
         return run(images)
 
     batcher = batcher_of(slow, clock=clock)
@@ -107,8 +108,9 @@ async def test_of_an_oversize_request_as_much_runs_at_once_as_takes_little_time(
     large = asyncio.ensure_future(batcher.submit(numbered(*range(300, 320))))
     await turns(2)
     await batcher.submit(numbered(1))
-    await large
-    assert [len([number for number in batch if number >= 300]) for batch in run.batches if batch != [1]] == [2] * 10
+    await asyncio.wait_for(large, 5)
+    parts = [len([number for number in batch if number >= 300]) for batch in run.batches if batch != [1]]
+    assert parts == [at_once] * (20 // at_once)
     assert run.batches.index([1]) <= 2
 
 
@@ -181,6 +183,20 @@ async def test_a_caller_who_goes_frees_its_place_in_the_queue():
     assert batcher.waiting_images == 0
 
 
+async def test_the_place_of_an_oversize_request_is_free_when_its_caller_has_gone():
+    batcher = batcher_of(FakeRun(), queue_size=20)
+    batcher._busy = True  # so all wait
+    asked = [asyncio.ensure_future(batcher.submit(numbered(*range(10)))) for _ in range(2)]
+    await asyncio.sleep(0)
+    asked[1].cancel()
+    await asyncio.wait(asked[1:])
+    asked.append(asyncio.ensure_future(batcher.submit(numbered(*range(10)))))
+    await asyncio.sleep(0)
+    assert batcher.waiting_images == 20
+    batcher._next()
+    assert [len(answer.logits) for answer in await asyncio.gather(*asked[::2])] == [10, 10]
+
+
 async def test_a_deadline_that_has_passed_is_refused_without_a_run():
     run, clock = FakeRun(), FakeClock()
     with pytest.raises(DeadlineExceeded):
@@ -188,18 +204,19 @@ async def test_a_deadline_that_has_passed_is_refused_without_a_run():
     assert run.batches == []
 
 
+@pytest.mark.parametrize("place", [1, 2, 3])
 @pytest.mark.parametrize("after_s", [2.0, 2.5])
-async def test_a_request_whose_deadline_passes_in_the_queue_is_not_run(after_s: float):
+async def test_a_request_whose_deadline_passes_in_the_queue_is_not_run(after_s: float, place: int):
     clock, run = FakeClock(), FakeRun()
     batcher = batcher_of(run, clock=clock)
-    asked = [(numbered(1), None), (numbered(2), clock.now + 2), (numbered(3), None)]
-    calls = [asyncio.ensure_future(batcher.submit(*each)) for each in asked]
+    deadlines = [clock.now + 2 if number == place else None for number in range(4)]
+    calls = [asyncio.ensure_future(batcher.submit(numbered(number), each)) for number, each in enumerate(deadlines)]
     await asyncio.sleep(0)
-    assert batcher.waiting_images == 2
+    assert batcher.waiting_images == 3
     clock.now += after_s
     answers = await asyncio.gather(*calls, return_exceptions=True)
-    assert isinstance(answers[1], DeadlineExceeded)
-    assert run.batches == [[1], [3]]
+    assert isinstance(answers[place], DeadlineExceeded)
+    assert run.batches == [[0], [number for number in (1, 2, 3) if number != place]]
 
 
 async def test_a_request_that_comes_after_its_deadline_is_not_run():
@@ -363,6 +380,32 @@ async def test_what_arrives_while_the_thread_works_forms_the_next_batch():
     assert run.batches == [[0], [1, 2, 3]]
 
 
+async def test_while_a_batch_that_was_waited_for_runs_no_other_begins():
+    loop = asyncio.get_running_loop()
+    entered, leave = asyncio.Event(), asyncio.Event()
+    inside, most = 0, 0
+
+    def gated(images: Any) -> Any:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        loop.call_soon_threadsafe(entered.set)
+        asyncio.run_coroutine_threadsafe(leave.wait(), loop).result(5)
+        inside -= 1
+        return FakeRun()(images)
+
+    with ThreadPoolExecutor(2) as executor:
+        options = {"max_delay_s": 0.001, "max_batch_size": 2, "clock": time.monotonic}
+        batcher = batcher_of(gated, executor=executor, inline_images=0, **options)
+        first = asyncio.ensure_future(batcher.submit(numbered(0)))
+        await entered.wait()
+        others = [asyncio.ensure_future(batcher.submit(numbered(number))) for number in (1, 2)]
+        await turns()
+        leave.set()
+        await asyncio.gather(first, *others)
+    assert most == 1
+
+
 async def test_small_batches_run_on_the_loop_and_large_ones_in_the_thread():
     threads = []
 
@@ -425,6 +468,8 @@ async def test_the_observer_hears_of_batches_waits_and_the_queue():
     assert recorder.runs == [1, 2]
     assert recorder.waits == [0.0, 0.0, 0.0]
     assert recorder.queue == [1, 2, 0]
+    await batcher.submit(numbered(*range(20)))
+    assert (recorder.runs[2:], recorder.waits) == ([8, 8, 4], [0.0] * 4)
 
 
 @settings(max_examples=30, deadline=None)
