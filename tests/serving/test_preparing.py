@@ -41,6 +41,29 @@ async def test_each_picture_is_prepared_or_says_what_is_wrong_in_its_order(execu
         assert [type(result) for result in results] == kinds
 
 
+async def test_small_pictures_behind_one_of_many_pixels_keep_their_place(executor: ThreadPoolExecutor):
+    buffer = io.BytesIO()
+    Image.new("1", (400, 400), 1).save(buffer, "PNG")
+    pictures = [drawing(14), buffer.getvalue(), drawing(12)]
+    assert sum(map(len, pictures)) <= SMALL_BYTES
+    results = await Preparer(executor, executor, 10**6, 100, clock=FakeClock()).prepare(pictures)
+    assert [result.size[0] for result in results if isinstance(result, Prepared)] == [14, 400, 12]
+
+
+def test_in_the_thread_nothing_is_begun_after_the_deadline(executor: ThreadPoolExecutor):
+    clock = FakeClock()
+    preparer = Preparer(executor, executor, 10**6, 100, clock=clock)
+    with pytest.raises(DeadlineExceeded):
+        preparer._prepare_all([drawing(20)], clock.now, None)
+    assert preparer.running_since is None
+
+
+def test_of_pictures_in_threads_the_one_that_was_begun_first_counts(executor: ThreadPoolExecutor):
+    preparer = Preparer(executor, executor, 10**6, 100)
+    preparer._begun |= {1: 5.0, 2: 3.0, 3: 4.0}
+    assert preparer.running_since == 3.0
+
+
 async def test_no_pictures_are_nothing_to_do(executor: ThreadPoolExecutor):
     assert await Preparer(executor, executor, 10**6, 1).prepare([]) == []
 
