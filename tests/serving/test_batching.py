@@ -241,7 +241,7 @@ async def test_a_deadline_is_answered_while_the_batch_still_runs():
 
     def blocked(images: Any) -> Any:
         loop.call_soon_threadsafe(entered.set)
-        asyncio.run_coroutine_threadsafe(leave.wait(), loop).result(5)
+        asyncio.run_coroutine_threadsafe(leave.wait(), loop).result(20)
         return FakeRun()(images)
 
     clock = FakeClock()
@@ -316,7 +316,7 @@ async def test_a_batch_that_no_thread_takes_any_more_fails_its_requests():
         await turns()
         executor.shutdown(wait=False, cancel_futures=True)
         leave.set()
-        answers = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 5)
+        answers = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 20)
     assert [type(answer) for answer in answers] == [ServingError] * 2
     assert run.batches == []
 
@@ -332,7 +332,7 @@ async def test_without_memory_for_the_batch_each_request_runs_alone(
     with ThreadPoolExecutor(threads) as executor:
         batcher = batcher_of(run, executor=executor if threads else None, inline_images=0)
         monkeypatch.setattr("serving.waiting.np.concatenate", refuse)
-        answers = await asyncio.wait_for(asyncio.gather(*(batcher.submit(numbered(n)) for n in range(3))), 5)
+        answers = await asyncio.wait_for(asyncio.gather(*(batcher.submit(numbered(n)) for n in range(3))), 20)
     assert [numbers_in(answer) for answer in answers] == [[0], [1], [2]]
 
 
@@ -346,8 +346,8 @@ async def test_a_thread_that_cannot_be_started_fails_its_requests_only(monkeypat
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", refuse)
             with pytest.raises(ServingError, match="the model failed"):
-                await asyncio.wait_for(batcher.submit(numbered(1)), 5)
-        assert numbers_in(await asyncio.wait_for(batcher.submit(numbered(2)), 5)) == [2]
+                await asyncio.wait_for(batcher.submit(numbered(1)), 20)
+        assert numbers_in(await asyncio.wait_for(batcher.submit(numbered(2)), 20)) == [2]
 
 
 async def test_a_failure_in_the_thread_fails_its_requests_only():
@@ -366,7 +366,7 @@ async def test_what_arrives_while_the_thread_works_forms_the_next_batch():
     run = FakeRun()
 
     def gated(images: Any) -> Any:
-        asyncio.run_coroutine_threadsafe(leave.wait(), loop).result(5)
+        asyncio.run_coroutine_threadsafe(leave.wait(), loop).result(20)
         return run(images)
 
     with ThreadPoolExecutor(1) as executor:

@@ -31,7 +31,7 @@ async def test_heavy_work_is_done_beside_the_event_loop_a_piece_at_a_time():
 
 async def test_nobody_waits_for_ever_for_work_that_stops_an_iteration():
     with pytest.raises(RuntimeError, match="stopped an iteration"):
-        await asyncio.wait_for(alone(lambda: next(iter(()))), 10)
+        await asyncio.wait_for(alone(lambda: next(iter(()))), 20)
 
 
 class FakeTime:

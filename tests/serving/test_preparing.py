@@ -70,7 +70,7 @@ async def test_no_pictures_are_nothing_to_do(executor: ThreadPoolExecutor):
 
 async def test_more_pictures_than_there_is_room_for_are_refused(executor: ThreadPoolExecutor):
     preparer, leave = Preparer(executor, executor, 10**6, 2), Event()
-    executor.submit(leave.wait, 5)
+    executor.submit(leave.wait, 20)
     waiting = asyncio.ensure_future(preparer.prepare([drawing(300)] * 2))
     await asyncio.sleep(0)
     with pytest.raises(QueueFull, match="there is room for 2"):

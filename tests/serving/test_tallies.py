@@ -97,12 +97,12 @@ def test_those_who_write_some_do_not_wait_for_one_who_writes_all():
 
     def write(values: list[int]) -> None:
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(30)
 
     tallies.add(write).note(1)
     writing = threading.Thread(target=tallies.write)
     writing.start()
-    assert begun.wait(10)
+    assert begun.wait(30)
     for _ in range(TURNS):
         tallies.write_some()
     go_on.set()

@@ -104,7 +104,7 @@ def test_a_collector_that_does_not_answer_does_not_keep_the_process(monkeypatch:
     traces = Traces({"OTEL_TRACES_EXPORTER": "console"}, Stuck())
     traces._provider.get_tracer("test").start_span("one").end()
     traces.flush()
-    assert exported.wait(5)
+    assert exported.wait(20)
     let_go.set()
 
 

@@ -93,7 +93,7 @@ async def shown(port: int, root: bytes) -> bool:
     credentials = grpc.ssl_channel_credentials(root)
     async with grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, options=options) as channel:
         try:
-            return (await method(channel, "ServerLive")(pb.ServerLiveRequest(), timeout=5)).live
+            return (await method(channel, "ServerLive")(pb.ServerLiveRequest(), timeout=20)).live
         except grpc.aio.AioRpcError:
             return False
 
@@ -109,7 +109,7 @@ async def test_an_encrypted_port_shows_a_new_certificate_without_a_restart(
     async with serving(tmp_path / "models", free_port, tls_cert=str(chain), tls_key=str(key)) as worker:
         assert await shown(free_port, first)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{free_port}") as channel:
-            assert (await code_of(method(channel, "ServerLive")(pb.ServerLiveRequest(), timeout=5)))[0] != "OK"
+            assert (await code_of(method(channel, "ServerLive")(pb.ServerLiveRequest(), timeout=20)))[0] != "OK"
         write_certificate(tmp_path, "two")
         assert worker._certificate is not None
         worker._certificate.refresh()

@@ -78,7 +78,7 @@ async def serving(
     server = started(port, handlers, limits, options, **express)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield channel
-    await asyncio.wait_for(server.stop(), 10)
+    await asyncio.wait_for(server.stop(), 20)
     assert [*server._calls, *server._streams, *server._awaited] == []
     await server.stop()
 
@@ -107,7 +107,7 @@ async def test_no_more_calls_than_allowed_run_at_once(free_port: int):
     handlers = Handlers()
     async with serving(free_port, handlers, LIMITS._replace(calls=1)) as channel:
         waiting = asyncio.ensure_future(call(channel, "wait"))
-        await asyncio.wait_for(handlers.begun.wait(), 5)
+        await asyncio.wait_for(handlers.begun.wait(), 20)
         assert (await code_of(call(channel, "echo")))[0] == "RESOURCE_EXHAUSTED"
         handlers.go_on.set()
         assert await waiting == b"done"
@@ -122,7 +122,7 @@ def half(channel: Any) -> Any:
 
 async def ended(codes: list[asyncio.Future[grpc.StatusCode]], count: int) -> None:
     """Wait until so many have ended."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         while sum(code.done() for code in codes) < count:
             await asyncio.sleep(0.01)
 
@@ -154,7 +154,7 @@ async def test_many_calls_that_wait_have_no_other_cancelled(free_port: int):
 
     async with serving(free_port, handlers, many, _options(Settings()), echo=hold_up) as channel:
         first = asyncio.ensure_future(call(channel, "echo"))
-        assert await asyncio.to_thread(entered.wait, 10)
+        assert await asyncio.to_thread(entered.wait, 20)
         with strangers.begun(free_port, f"/{NAME}/wait".encode(), 1000), strangers.begun(free_port, b"/", 1000):
             others = [asyncio.ensure_future(call(channel, "echo")) for _ in range(9)]
             await asyncio.sleep(0.5)  # that all are there before the first is answered
@@ -164,12 +164,12 @@ async def test_many_calls_that_wait_have_no_other_cancelled(free_port: int):
 
 async def test_a_message_that_does_not_come_in_time_ends_its_call(free_port: int):
     handlers = Handlers()
-    async with serving(free_port, handlers, LIMITS._replace(message_s=0.6)) as channel:
+    async with serving(free_port, handlers, LIMITS._replace(message_s=1.5)) as channel:
         started = time.monotonic()
         halves = [half(channel) for _ in range(2)]
-        ended = ("DEADLINE_EXCEEDED", "the message was not there within 0.6 s")
+        ended = ("DEADLINE_EXCEEDED", "the message was not there within 1.5 s")
         assert [await code_of(each) for each in halves] == [ended] * 2
-        assert 0.6 <= time.monotonic() - started < 10
+        assert 1.5 <= time.monotonic() - started < 10
         assert await call(channel, "echo") == b"xipv4"
     assert handlers.refused == ["body_timeout"] * 2
 
@@ -196,14 +196,14 @@ async def test_who_leaves_frees_the_handler_and_a_stop_ends_what_runs(free_port:
     handlers = Handlers()
     async with serving(free_port, handlers) as channel:
         leaving = call(channel, "wait")
-        await asyncio.wait_for(handlers.begun.wait(), 5)
+        await asyncio.wait_for(handlers.begun.wait(), 20)
         leaving.cancel()
-        await asyncio.wait_for(handlers.left.wait(), 5)
+        await asyncio.wait_for(handlers.left.wait(), 20)
         handlers.begun.clear()
         handlers.left.clear()
         running = call(channel, "wait")
-        await asyncio.wait_for(handlers.begun.wait(), 5)
-    await asyncio.wait_for(handlers.left.wait(), 5)
+        await asyncio.wait_for(handlers.begun.wait(), 20)
+    await asyncio.wait_for(handlers.left.wait(), 20)
     assert running.cancelled() or running.done()
 
 
@@ -224,13 +224,13 @@ async def test_a_handler_that_goes_on_after_the_stop_ends_alone(free_port: int):
     server = started(free_port, handlers, LIMITS, OPTIONS)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{free_port}") as channel:
         running = asyncio.ensure_future(code_of(call(channel, "wait")))
-        await asyncio.wait_for(handlers.begun.wait(), 5)
-        await asyncio.wait_for(server.stop(), 10)
+        await asyncio.wait_for(handlers.begun.wait(), 20)
+        await asyncio.wait_for(server.stop(), 20)
         assert (await running)[0] == "UNAVAILABLE"
     handlers.begun.clear()
     handlers.go_on.set()
     # The core ends a process that gives a closed queue something to do.
-    await asyncio.wait_for(handlers.begun.wait(), 5)
+    await asyncio.wait_for(handlers.begun.wait(), 20)
     assert server._calls == set()
 
 
@@ -239,10 +239,10 @@ async def test_who_leaves_while_the_loop_is_busy_frees_the_handler(free_port: in
     async with serving(free_port, handlers, LIMITS._replace(calls=3), wait=lambda *_: arrived.release()) as channel:
         with grpc.insecure_channel(f"127.0.0.1:{free_port}") as leaving:
             calls = [leaving.unary_unary(f"/{NAME}/wait").future(b"x") for _ in range(3)]
-            assert all(arrived.acquire(timeout=10) for _ in calls)
+            assert all(arrived.acquire(timeout=20) for _ in calls)
             assert all(each.cancel() for each in calls)
             time.sleep(0.3)  # that the server learns of it before its loop goes on
-        await asyncio.wait_for(handlers.left.wait(), 5)
+        await asyncio.wait_for(handlers.left.wait(), 20)
         assert await call(channel, "echo") == b"xipv4"
 
 

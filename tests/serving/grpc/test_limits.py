@@ -24,7 +24,7 @@ from tests.serving.v2_worker import tiny_worker
 
 @pytest.fixture
 def body_timeout_s() -> float:
-    return 0.5
+    return 2.0
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def channel(worker: Worker) -> grpc.aio.Channel:
 async def live(worker: Worker) -> grpc.StatusCode | None:
     async with channel(worker) as made:
         try:
-            await method(made, "ServerLive")(messages.ServerLiveRequest(), timeout=5)
+            await method(made, "ServerLive")(messages.ServerLiveRequest(), timeout=20)
         except grpc.aio.AioRpcError as error:
             return error.code()
     return None
@@ -103,7 +103,7 @@ async def test_metadata_over_the_limit_is_refused(worker: Worker):
 async def test_calls_that_do_not_send_their_message_are_ended_in_time(worker: Worker):
     async with channel(worker) as made:
         call = made.stream_unary("/inference.GRPCInferenceService/ModelInfer")()
-        assert await code_of(call) == ("DEADLINE_EXCEEDED", "the message was not there within 0.5 s")
+        assert await code_of(call) == ("DEADLINE_EXCEEDED", "the message was not there within 2 s")
     assert value(worker, "rejected_total", reason="body_timeout") == 1
 
 
@@ -113,7 +113,7 @@ async def test_a_call_without_a_message_is_refused_at_once_and_counted(worker: W
     async with channel(worker) as made:
         for name in ("inference.GRPCInferenceService/ModelInfer", "grpc.health.v1.Health/Watch"):
             call = made.stream_unary(f"/{name}")(iter([]))
-            answer = await asyncio.wait_for(code_of(call), 10)
+            answer = await asyncio.wait_for(code_of(call), 20)
             assert answer == ("INVALID_ARGUMENT", "the call has no message")
         leaving = made.stream_unary("/inference.GRPCInferenceService/ModelInfer")()
         assert (await method(made, "ServerLive")(messages.ServerLiveRequest())).live

@@ -171,7 +171,7 @@ async def test_the_work_for_a_caller_who_has_gone_is_given_up(app: App):
         raise AssertionError("nobody is there to be answered")
 
     scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": []}
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         task = asyncio.ensure_future(app.asgi(scope, receive, send))
         await wait_until(lambda: batcher.waiting_images == 1)
         leave.set()
@@ -186,7 +186,7 @@ async def ask_a_busy_model(app: App) -> "asyncio.Future[httpx.Response]":
     batcher = app.catalogue.get().batcher
     batcher._busy = True
     task = asyncio.ensure_future(app.client.post("/predict", json=PIXELS))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await wait_until(lambda: batcher.waiting_images == 1)
     return task
 
@@ -202,7 +202,7 @@ async def test_a_request_that_is_not_done_when_the_server_stops_is_answered(app:
     task = await ask_a_busy_model(app)
     app.catalogue.drain()
     task.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         answer = await task
     assert answer.status_code == 503
     assert answer.json() == {"error": "the server stops, and this request was not done in the time that it waits"}
