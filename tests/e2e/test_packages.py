@@ -90,7 +90,7 @@ def test_the_service_runs_without_what_the_image_leaves_out(server: Server):
     assert [server.get(path).status_code for path in ("/docs", "/openapi.json", "/metrics", "/")] == [200] * 4
     with connect(server) as channel:
         assert infer(channel, 0)
-    health = [sys.executable, "-m", "serving", "health"]
+    health = [sys.executable, "-m", "serving", "health", "--timeout-s", "20"]
     assert subprocess.run(health, env=server.environ, cwd=ROOT, check=False).returncode == 0
     assert "is left out" not in server.log
 
