@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.e2e.conftest import Start
-from tests.e2e.server import ROOT
+from tests.e2e.server import LIMIT_S, ROOT
 from tests.serving.tiny_model import expected_logits
 
 IMAGES = np.random.default_rng(5).integers(0, 256, (2, 28, 28), np.uint8)
@@ -19,7 +19,7 @@ IMAGES = np.random.default_rng(5).integers(0, 256, (2, 28, 28), np.uint8)
 def answers(start: Start) -> dict[str, Any]:
     server = start().wait_ready()
     command = [sys.executable, "-m", "tests.e2e.kserve_calls", server.v2_url, f"127.0.0.1:{server.grpc_port}"]
-    called = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    called = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert called.returncode == 0, called.stderr
     found: dict[str, Any] = json.loads(called.stdout)
     return found
