@@ -4,10 +4,11 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,18 +119,23 @@ def test_the_seed_that_validation_likes_best_is_published_the_first_of_equals(tm
     assert train_all.best_of(paths) == paths[1]
 
 
-def watch_pool(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Return what is set when the trainings that have not begun are given up."""
-    given_up = threading.Event()
+def watch_pool(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Semaphore]:
+    """Return what is set when the trainings that have not begun are given up, and what counts those that are to run."""
+    given_up, submitted = threading.Event(), threading.Semaphore(0)
 
     class Pool(ThreadPoolExecutor):
+        def submit(self, *arguments: Any, **options: Any) -> Future[Any]:
+            future = super().submit(*arguments, **options)
+            submitted.release()
+            return future
+
         def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
             super().shutdown(wait=False, cancel_futures=cancel_futures)
             given_up.set()
             super().shutdown(wait)
 
     monkeypatch.setattr(train_all, "ThreadPoolExecutor", Pool)
-    return given_up
+    return given_up, submitted
 
 
 def test_everything_is_trained_then_the_best_published_and_a_failure_stops(
@@ -148,7 +154,7 @@ def test_everything_is_trained_then_the_best_published_and_a_failure_stops(
             assert given_up.wait(30)  # for the first has failed meanwhile
         return 3 if arguments[0] == failing else 0
 
-    given_up = watch_pool(monkeypatch)
+    given_up, _ = watch_pool(monkeypatch)
     monkeypatch.setattr(train_all, "_command", run)
     monkeypatch.setattr(train_all, "PLAN", (("mnist-cnn", "seed", (1, 2)), ("mnist-lenet5", "seed", (1,))))
     monkeypatch.setattr("training.commands.fetch_data.run", lambda _: 0)
@@ -180,11 +186,12 @@ def test_a_failure_or_ctrl_c_beside_a_longer_training_keeps_others_from_beginnin
     ends: Callable[[], int], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[str] = []
-    given_up = watch_pool(monkeypatch)
+    given_up, submitted = watch_pool(monkeypatch)
 
     def run(arguments: list[str]) -> int:
         begun.append(seed := arguments[arguments.index("--seed") + 1])
         if seed == "2":
+            assert all(submitted.acquire(timeout=30) for _ in range(4))
             return ends()
         # Also the third, which may begin before the end of the second is known.
         assert given_up.wait(30)

@@ -50,8 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
     plan = [(find(architecture, recipe), seeds) for architecture, recipe, seeds in PLAN]
     runs = [(recipe, seed) for recipe, seeds in plan for seed in seeds]
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        jobs = [pool.submit(_train, arguments, *run) for run in runs]
         try:
+            jobs = [pool.submit(_train, arguments, *run) for run in runs]
             for job in as_completed(jobs):
                 if code := job.result():
                     return code
