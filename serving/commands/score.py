@@ -27,8 +27,9 @@ its content says, not its name; kinds may be mixed:
   zip, tar               of pictures, IDX, NPY and CSV; gzip, bzip2 and xz around them and around IDX, NPY and CSV
 Folders are searched, but for hidden files and what other runs keep; a folder named 0 to 9 or zero to nine labels the
 pictures in it.
-Numbers are 0 = paper to 255 = ink. Floats that lie between 0 and 1 are taken as 0 to 1; nothing but zeros and ones is
-refused unless --scale says what 1 means.
+Numbers are 0 = paper to 255 = ink; an image whose first and last lines are mostly ink is taken for a negative, and
+turned. Floats that lie between 0 and 1 are taken as 0 to 1; nothing but zeros and ones is refused unless --scale says
+what 1 means.
 
 Columns of the output: row, source, item (its number, line or name in the source), digit, confidence, accepted (whether
 the model's threshold is reached and nothing speaks against it), reasons, label, error; with --probabilities p0 to p9.
