@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.http.express import Express
 from serving.http.guard import FREE_CHUNKS, LEAST_CHUNK_BYTES, MAX_LINES, MAX_PIPELINED, Guard
-from serving.http.raw import Refused, header_lines, refusal, say
+from serving.http.raw import Refused, header_lines, refuse
 from serving.http.upgrades import head_without_offer, make_parser, offers_upgrade
 
 
@@ -277,7 +277,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._answering():
             self._refuse_late(status, text)
         else:
-            say(self.transport, refusal(status, text, self.server_state.default_headers))
+            refuse(self.transport, status, text, self.server_state.default_headers)
             self._guard.linger(self, self.drop)
 
     def _refuse_late(self, status: int, text: str) -> None:
@@ -296,5 +296,5 @@ class GuardedProtocol(HttpToolsProtocol):
         self._guard.linger(self, partial(self._say_and_leave, status, text))
 
     def _say_and_leave(self, status: int, text: str) -> None:
-        say(self.transport, refusal(status, text, self.server_state.default_headers))
+        refuse(self.transport, status, text, self.server_state.default_headers)
         self.leave()

@@ -40,8 +40,8 @@ def refusal(status: int, text: str, headers: Iterable[Header]) -> bytes:
     return STATUS_LINE[status] + header_lines([*headers, *own]) + b"\r\n" + body
 
 
-def say(transport: asyncio.Transport, answer: bytes) -> None:
-    """Send an answer, and that nothing follows it."""
-    transport.write(answer)
+def refuse(transport: asyncio.Transport, status: int, text: str, headers: Iterable[Header]) -> None:
+    """Send a refusal, and that nothing follows it."""
+    transport.write(refusal(status, text, headers))
     if transport.can_write_eof():
         transport.write_eof()
