@@ -95,8 +95,7 @@ class Inference:
         images = await self._read_pictures(content, deadline) if isinstance(content, list) else content
         result = await model.infer(images, deadline)
         texts = len(images) * sum(output.classes for output in request.outputs)
-        stop = time.monotonic() + deadline - self._clock()
-        return await here_or_alone(texts, INLINE_TEXTS, partial(_respond, model, request, result), stop)
+        return await here_or_alone(texts, INLINE_TEXTS, partial(_respond, model, request, result), deadline)
 
     async def _read_pictures(self, pictures: list[bytes], deadline: float) -> Images:
         prepared = await self._prepare(pictures, deadline)
