@@ -22,11 +22,9 @@ from serving.errors import ServingError
 from serving.http.entrance import OPEN
 from serving.http.errors import json_response
 from serving.http.operations import ERRORS, Operation, operations
-from serving.http.schemas import SCHEMAS, reference
+from serving.http.schemas import SCHEMAS, Json, reference
 from serving.predictor import Predictor
 from serving.status import http_status
-
-Json = dict[str, Any]
 
 # The golden digit that the examples send; any would do.
 EXAMPLE_LABEL = 7

@@ -7,7 +7,7 @@ Source: Triton's parameters and schedule policy extensions.
 from collections.abc import Mapping
 from typing import Any
 
-from serving.errors import InvalidInput, Unsupported, shown
+from serving.errors import LONGEST_SHOWN, InvalidInput, Unsupported, shown
 
 
 def check_values(parameters: Any, where: str) -> Mapping[str, Any]:
@@ -26,7 +26,9 @@ def check_values(parameters: Any, where: str) -> Mapping[str, Any]:
         raise InvalidInput(f"{where}: expected an object, got {kind(parameters)}")
     for name, value in parameters.items():
         if not isinstance(value, (bool, int, float, str)):
-            raise InvalidInput(f"{where}.{name[:80]}: expected a string, a number or a boolean, got {kind(value)}")
+            raise InvalidInput(
+                f"{where}.{name[:LONGEST_SHOWN]}: expected a string, a number or a boolean, got {kind(value)}"
+            )
     return parameters
 
 
