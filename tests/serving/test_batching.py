@@ -65,7 +65,7 @@ async def test_no_batch_is_larger_than_the_limit_and_whole_requests_stay_whole()
 
 async def test_an_oversize_request_is_split_and_put_together_again():
     run = FakeRun()
-    batcher = batcher_of(run, clock=FakeClock())
+    batcher = batcher_of(run)
     large, small = await asyncio.gather(batcher.submit(numbered(*range(300, 320))), batcher.submit(numbered(1)))
     assert numbers_in(large) == list(range(300, 320))
     assert numbers_in(small) == [1]
@@ -74,7 +74,7 @@ async def test_an_oversize_request_is_split_and_put_together_again():
 
 async def test_who_asks_for_much_lets_those_who_ask_for_little_go_first():
     run, done = FakeRun(), []
-    batcher = batcher_of(run, queue_size=200, clock=FakeClock())
+    batcher = batcher_of(run, queue_size=200)
 
     async def submit(name: str, count: int) -> None:
         await batcher.submit(numbered(*range(count)))
@@ -88,7 +88,7 @@ async def test_who_asks_for_much_lets_those_who_ask_for_little_go_first():
 
 async def test_two_large_requests_take_turns():
     run = FakeRun()
-    batcher = batcher_of(run, queue_size=200, clock=FakeClock())
+    batcher = batcher_of(run, queue_size=200)
     await asyncio.gather(*(batcher.submit(numbered(*range(start, start + 32))) for start in (100, 200)))
     assert [batch[0] // 100 for batch in run.batches] == [1, 2] * 4
 
@@ -116,7 +116,7 @@ async def test_of_an_oversize_request_as_much_runs_at_once_as_takes_little_time(
 
 async def test_a_stream_of_small_requests_does_not_keep_an_oversize_one_waiting():
     run = FakeRun()
-    batcher = batcher_of(run, queue_size=1000, clock=FakeClock())
+    batcher = batcher_of(run, queue_size=1000)
     large = asyncio.ensure_future(batcher.submit(numbered(*range(300, 332))))
     small = [asyncio.ensure_future(batcher.submit(numbered(*[number] * 8))) for number in range(20)]
     await large
@@ -152,7 +152,7 @@ async def test_oversize_requests_that_fill_their_queue_leave_room_for_small_ones
 
 
 async def test_an_oversize_request_takes_no_more_room_than_what_is_left_of_it():
-    batcher = batcher_of(FakeRun(), queue_size=20, clock=FakeClock())
+    batcher = batcher_of(FakeRun(), queue_size=20)
     first = [asyncio.ensure_future(batcher.submit(numbered(*range(n)))) for n in (1, 20)]
     await turns(2)
     with pytest.raises(QueueFull, match="12 images are waiting; the queue holds 20"):
@@ -424,7 +424,7 @@ async def test_small_batches_run_on_the_loop_and_large_ones_in_the_thread():
 async def test_no_batch_on_the_loop_is_larger_than_the_limit():
     run = FakeRun()
     with ThreadPoolExecutor(1) as executor:
-        batcher = batcher_of(run, executor=executor, inline_images=100, clock=FakeClock())
+        batcher = batcher_of(run, executor=executor, inline_images=100)
         assert numbers_in(await batcher.submit(numbered(*range(20)))) == list(range(20))
     assert max(map(len, run.batches)) == 8
 
@@ -472,7 +472,7 @@ async def test_the_observer_hears_of_batches_waits_and_the_queue():
     assert (recorder.runs[2:], recorder.waits) == ([8, 8, 4], [0.0] * 4)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(sizes=st.lists(st.integers(0, 30), max_size=20), inline=st.integers(0, 8))
 def test_every_row_comes_back_to_its_own_request(sizes: list[int], inline: int):
     async def run_all() -> None:

@@ -39,7 +39,7 @@ def said(layer, shape: tuple[int, ...]) -> tuple[int, ...] | None:
         return None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(images, st.integers(1, 6), pairs, pairs, paddings, pairs)
 def test_a_convolution_is_torchs(shape, out_channels, kernel, stride, padding, dilation):
     module = nn.Conv2d(shape[0], out_channels, kernel, stride, padding, dilation)
@@ -49,13 +49,13 @@ def test_a_convolution_is_torchs(shape, out_channels, kernel, stride, padding, d
         assert layer.row("conv", shape).weights == (tuple(module.weight.shape), tuple(module.bias.shape))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(images, pairs, pairs, paddings, st.sampled_from([nn.MaxPool2d, nn.AvgPool2d]))
 def test_a_pool_is_torchs(shape, kernel, stride, padding, kind):
     assert said(Pooling("pool", Window(kernel, stride, padding)), shape) == made(kind(kernel, stride, padding), shape)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.booleans())
 def test_grouped_convolutions_have_torchs_weights(groups, into, out, bias):
     module = nn.Conv2d(groups * into, groups * out, 3, groups=groups, bias=bias)
@@ -64,7 +64,7 @@ def test_grouped_convolutions_have_torchs_weights(groups, into, out, bias):
     assert row.parameters == sum(weight.numel() for weight in module.parameters())
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(images, st.integers(1, 5), st.integers(1, 4))
 def test_multiply_adds_are_those_of_counting_each_product(shape, out_channels, kernel):
     assume(min(shape[1:]) >= kernel)

@@ -165,7 +165,7 @@ def test_a_truncated_file_is_refused_at_loading(tmp_path: Path):
         load(tmp_path)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=200), st.data())
 def test_a_split_takes_every_image_once_and_every_digit_in_its_share(labels: list[int], data):
     size = data.draw(st.integers(0, len(labels) - 1))

@@ -3,7 +3,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.errors import InvalidInput
@@ -38,7 +38,6 @@ def check_json(body: bytes, size: int, expected: str) -> None:
         assert repr(loads(body, size)) == expected
 
 
-@settings(deadline=None)
 @given(value=VALUES, size=SIZES, indent=st.sampled_from([None, 1]), ascii_only=st.booleans())
 def test_pieces_hold_what_the_whole_holds(value: Any, size: int, indent: int | None, ascii_only: bool):
     body = json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode()
@@ -59,13 +58,11 @@ OBJECTS = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(body=OBJECTS.map(str.encode), size=SIZES)
 def test_repeated_keys_at_any_depth_are_refused_and_others_are_not(body: bytes, size: int):
     check_json(body, size, repr(orjson.loads(body)))
 
 
-@settings(deadline=None)
 @given(value=VALUES, size=SIZES, data=st.data())
 def test_what_is_no_json_is_none_in_pieces(value: Any, size: int, data: st.DataObject):
     body = json.dumps(value).encode()

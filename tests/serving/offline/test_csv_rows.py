@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.offline import csv_lines
@@ -343,7 +343,6 @@ def test_a_block_of_many_short_lines_is_read_in_seconds(score: Score, digits, tm
 DIALECT = Dialect(Columns((0, 1, 2), None, 3), b",", 255)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=1))
 def test_whole_numbers_are_parsed_as_python_does(rows: list[tuple[int, int, int]]):
     data = "".join(f"{a},{b},{c}\n" for a, b, c in rows).encode()
@@ -351,7 +350,6 @@ def test_whole_numbers_are_parsed_as_python_does(rows: list[tuple[int, int, int]
     assert parse_numbers(data, DIALECT).tolist() == [list(row) for row in rows]
 
 
-@settings(deadline=None)
 @given(st.text("0123456789,;\n\r.-x \x00/:", max_size=40))
 def test_whole_numbers_are_refused_where_python_reads_others(text: str):
     data = (text + "\n").encode()

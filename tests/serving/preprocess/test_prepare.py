@@ -261,13 +261,13 @@ MAGICS = [
 ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from([b"", *MAGICS]), st.binary(max_size=400))
 def test_any_bytes_have_an_answer_or_a_typed_error(magic: bytes, rest: bytes) -> None:
     assert answers(magic + rest)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(
     st.sampled_from(["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"]),
     st.lists(st.tuples(st.integers(0, 900), st.integers(0, 255)), min_size=1, max_size=8),
@@ -282,7 +282,7 @@ def test_a_damaged_picture_has_an_answer_or_a_typed_error(form: str, changes: li
     assert answers(bytes(data if cut < 500 else data[: cut % len(data)]))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 2**32 - 1), st.integers(2, 255))
 def test_any_pixels_have_an_answer(width: int, height: int, seed: int, tones: int) -> None:
     pixels = np.random.default_rng(seed).integers(0, tones, (height, width)).astype(np.uint8)
