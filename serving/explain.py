@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from serving import onnx_checks
 from serving.errors import ModelRejected, Unsupported
 from serving.manifest import LAYERS_FILE_NAME, Manifest
+from serving.repository import require_file
 from serving.runtime import INPUT, open_on_cpu
 
 # The key of the file's metadata under which the layers are described.
@@ -112,8 +113,7 @@ class LayeredModel:
 
 
 def _read(path: Path, sha256: str) -> bytes:
-    if path.is_symlink() or not path.is_file():
-        raise ModelRejected("place", f"no regular file {path.name}", "a regular file in the version's folder")
+    require_file(path)
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if digest != sha256:

@@ -108,7 +108,8 @@ def load(folder: Path, device: Device = "auto", threads: int | None = None) -> L
         ModelRejected: a check failed.
         ConfigurationError: see `OnnxModel`.
     """
-    _check_place(folder)
+    for name in (FILE_NAME, MODEL_FILE_NAME):
+        require_file(folder / name)
     manifest = read_manifest(folder)
     _check_identity(folder, manifest)
     model = _read_model(folder, manifest)
@@ -118,13 +119,16 @@ def load(folder: Path, device: Device = "auto", threads: int | None = None) -> L
     return LoadedModel(manifest, runtime, folder)
 
 
-def _check_place(folder: Path) -> None:
-    for name in (FILE_NAME, MODEL_FILE_NAME):
-        path = folder / name
-        if path.is_symlink():
-            raise ModelRejected("place", f"{name} is a link", "a regular file in the version's folder")
-        if not path.is_file():
-            raise ModelRejected("place", f"no file {name}", "a regular file in the version's folder")
+def require_file(path: Path) -> None:
+    """Refuse what is no regular file, before it is read: a link may lead anywhere, a pipe be silent forever.
+
+    Raises:
+        ModelRejected: it is none, or is not there.
+    """
+    if path.is_symlink():
+        raise ModelRejected("place", f"{path.name} is a link", "a regular file in the version's folder")
+    if not path.is_file():
+        raise ModelRejected("place", f"no file {path.name}", "a regular file in the version's folder")
 
 
 def _check_identity(folder: Path, manifest: Manifest) -> None:

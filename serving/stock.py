@@ -15,7 +15,7 @@ from serving.errors import ConfigurationError, ModelNotFound, ModelRejected
 from serving.manifest import FILE_NAME
 from serving.metrics import Metrics
 from serving.predictor import Predictor
-from serving.repository import Repository
+from serving.repository import Repository, require_file
 from serving.trials import Trials
 
 logger = logging.getLogger(__name__)
@@ -158,4 +158,5 @@ class Stock:
 
 
 def _digest(folder: Path) -> str:
+    require_file(folder / FILE_NAME)
     return hashlib.sha256((folder / FILE_NAME).read_bytes()).hexdigest()

@@ -1,5 +1,6 @@
 import asyncio
 import hashlib
+import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -382,6 +383,16 @@ async def test_an_unreadable_version_is_rejected_not_raised(world: World, monkey
     await world.catalogue.start()
     assert Entry("tiny", "2", "UNAVAILABLE", world.catalogue.entries()[-1].reason) == world.catalogue.entries()[-1]
     assert world.catalogue.get().version == "1"
+
+
+async def test_a_pipe_in_place_of_a_manifest_holds_nobody(world: World):
+    await world.catalogue.start()
+    path = world.root / "tiny" / "2" / "manifest.json"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ModelRejected, match=r"tiny version 2: place: found no file manifest\.json"):
+        await asyncio.wait_for(world.catalogue.load("tiny"), 10)
+    assert world.agreed() == ["other/1", "tiny/1", "tiny/2"]
 
 
 async def test_two_exchanges_at_once_follow_one_another(world: World):
