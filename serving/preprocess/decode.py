@@ -159,6 +159,8 @@ def _draft_size(size: tuple[int, int]) -> tuple[int, int]:
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(_ORIENTATION, 1)
+    except MemoryError:  # a picture that lies on its side would be read as it lies
+        raise
     except Exception:  # broken metadata do not make the picture unreadable
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1

@@ -50,7 +50,7 @@ def test_of_a_large_jpeg_no_more_is_decoded_than_its_strokes_need(side: int, dec
     assert (picture.size, picture.grey.shape[1]) == ((side, 40), decoded)
 
 
-@pytest.mark.parametrize("step", [(Image, "open"), (Image.Image, "load")])
+@pytest.mark.parametrize("step", [(Image, "open"), (Image.Image, "load"), (Image.Image, "getexif")])
 def test_a_want_of_memory_is_no_fault_of_the_picture(
     step: tuple[Any, str], large: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
