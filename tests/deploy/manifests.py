@@ -16,6 +16,9 @@ FOLDER = DEPLOY / "kubernetes"
 # The first release in which every field of ours is stable, such as podFailurePolicy, and the newest with schemas.
 RELEASES = ("1.31", "1.37")
 
+# Of the Prometheus operator: Kubernetes has no schemas for these.
+OPERATOR_KINDS = {"ServiceMonitor", "PrometheusRule"}
+
 PODS_OF = {
     "Deployment": ("spec", "template", "spec"),
     "Job": ("spec", "template", "spec"),

@@ -16,6 +16,7 @@ from serving.settings import VARIABLES, Settings, read_settings
 from serving.worker import Worker
 from tests.deploy.manifests import (
     FOLDER,
+    OPERATOR_KINDS,
     Manifests,
     check,
     check_hardened,
@@ -74,7 +75,7 @@ async def check_probes_against_the_app(document: Any, live: str, ready: str, por
 
 
 def test_an_overlay_fits_the_schemas(overlay: Manifests):
-    known = [document for kind, document in overlay.items() if kind not in ("name", "ServiceMonitor")]
+    known = [document for kind, document in overlay.items() if kind not in {"name", *OPERATOR_KINDS}]
     assert {document["kind"] for document in known} == {
         "Deployment",
         "Service",
@@ -179,6 +180,14 @@ def test_the_service_monitor_scrapes_the_service(overlay: Manifests):
     (endpoint,) = spec["endpoints"]
     assert endpoint["port"] in {port["name"] for port in overlay["Service"]["spec"]["ports"]}
     assert endpoint["path"] == "/metrics"
+
+
+def test_the_operator_gets_the_rules_that_are_tested_for_prometheus(overlay: Manifests):
+    (rules,) = documents(DEPLOY / "prometheus/rules.yaml")
+    assert overlay["PrometheusRule"]["spec"] == rules
+    # Alerts ask for this job; the operator calls it after the service.
+    assert 'up{job="mnist-reader"}' in str(rules)
+    assert overlay["Service"]["metadata"]["name"] == "mnist-reader"
 
 
 def test_the_autoscaler_alone_sets_the_number_of_pods(overlay: Manifests):

@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from serving.settings import VARIABLES, read_settings
-from tests.deploy.manifests import FOLDER, Manifests, check, check_hardened, environ, places, pod, render_with
+from tests.deploy.manifests import (
+    FOLDER,
+    OPERATOR_KINDS,
+    Manifests,
+    check,
+    check_hardened,
+    environ,
+    places,
+    pod,
+    render_with,
+)
 from tests.deploy.tools import documents
 
 
@@ -18,7 +28,7 @@ def overlay(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def test_it_fits_the_schemas(overlay: Manifests):
-    checked = [document for kind, document in overlay.items() if kind != "ServiceMonitor"]
+    checked = [document for kind, document in overlay.items() if kind not in OPERATOR_KINDS]
     assert len(checked) == 5
     for document in checked:
         check(document)
