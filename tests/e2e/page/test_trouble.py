@@ -42,9 +42,10 @@ def test_an_answer_of_somebody_else_is_no_answer_of_the_service(sheet: Sheet):
 
 
 WATCH_BANNER = """() => {
-  window.said = [];
   const banner = document.getElementById("banner");
-  const look = new MutationObserver(() => said.push(banner.hidden ? "" : banner.textContent));
+  const says = () => (banner.hidden ? "" : banner.textContent);
+  window.said = [says()];
+  const look = new MutationObserver(() => said.push(says()));
   look.observe(banner, { attributes: true, childList: true });
 }"""
 
@@ -64,7 +65,7 @@ def test_what_is_wrong_is_said_once_however_often_it_is_tried(sheet: Sheet):
     sheet.expect_digit("7")
     expect(sheet.page.locator("#banner")).to_be_hidden()
     said = sheet.page.evaluate("said.filter((text, place) => text !== said[place - 1])")
-    assert said == ["it is stopping Your drawing is kept; trying again \u2026", ""]
+    assert said == ["", "it is stopping Your drawing is kept; trying again \u2026", ""]
 
 
 @pytest.mark.parametrize("body", ["{}", "null", '{"model": {}, "predictions": []}'])
