@@ -191,6 +191,15 @@ def test_four_digits_in_a_row_are_several(test_digits: Any) -> None:
     assert sum(found) >= 18
 
 
+@pytest.mark.parametrize("size", [120, 240])
+def test_a_page_of_200_digits_holds_several(size: int, test_digits: Any) -> None:
+    page = np.full((7000, 5000), 245, np.uint8)
+    for place, digit in enumerate(test_digits[0][:200]):
+        top, left = 350 * (place // 10) + 50, 500 * (place % 10) + 120
+        page[top : top + size, left : left + size] -= cv2.resize(digit, (size, size)) // 2
+    assert prepare(encode(page, "JPEG")).reasons == ("several_digits",)
+
+
 def test_two_strokes_of_one_digit_stay_together() -> None:
     page = np.full((200, 200), 255, np.uint8)
     cv2.polylines(page, [np.array([[60, 70], [60, 100], [110, 110], [110, 160], [60, 165]])], False, 0, 8)
