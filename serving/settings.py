@@ -186,7 +186,7 @@ class Settings(BaseModel):
             raise ValueError(f"MNIST_WATCHDOG_S={self.watchdog_s:g}: expected 0, or 2 and more")
         if 0 < self.rate_limit < 1 / DAY_S:
             raise ValueError(
-                f"MNIST_RATE_LIMIT={self.rate_limit:g}: expected 0, or {1 / DAY_S:.1g} (one a day) and more"
+                f"MNIST_RATE_LIMIT={self.rate_limit:g}: expected 0, or {1 / DAY_S:.3g} (one a day) and more"
             )
         if self.max_body_bytes > self.max_pending_bytes:
             raise ValueError(

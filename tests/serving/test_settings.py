@@ -61,7 +61,11 @@ def test_every_number_has_its_bounds(name: str, value: str):
 
 
 def test_a_rate_is_none_or_at_least_one_a_day():
-    assert refusal(MNIST_RATE_LIMIT="1e-310").startswith("MNIST_RATE_LIMIT=1e-310: expected 0, or ")
+    for rate in ("1e-310", "1.157e-5"):
+        text = refusal(MNIST_RATE_LIMIT=rate)
+        assert text == f"MNIST_RATE_LIMIT={float(rate):g}: expected 0, or 1.16e-05 (one a day) and more"
+    assert read_settings({"MNIST_RATE_LIMIT": "1.16e-05"}).rate_limit == 1.16e-05
+    assert read_settings({"MNIST_RATE_LIMIT": "0"}).rate_limit == 0
 
 
 def test_origins_are_compared_as_browsers_send_them():
@@ -111,6 +115,26 @@ def test_more_images_than_the_queue_holds_are_refused():
     assert text == "MNIST_MAX_IMAGES=10: expected at most MNIST_QUEUE_SIZE=5"
 
 
+def test_as_many_images_as_the_queue_holds_are_allowed():
+    assert read_settings({"MNIST_MAX_IMAGES": "10", "MNIST_QUEUE_SIZE": "10"}).max_images == 10
+
+
+def test_a_body_larger_than_all_that_may_wait_is_refused():
+    text = refusal(MNIST_MAX_BODY_BYTES="4097", MNIST_MAX_PENDING_BYTES="4096")
+    assert text == "MNIST_MAX_BODY_BYTES=4097: expected at most MNIST_MAX_PENDING_BYTES=4096"
+    assert read_settings({"MNIST_MAX_BODY_BYTES": "4096", "MNIST_MAX_PENDING_BYTES": "4096"}).max_body_bytes == 4096
+
+
+@pytest.mark.parametrize("name", ["MNIST_TLS_CERT", "MNIST_TLS_KEY"])
+def test_half_of_what_tls_needs_is_refused(name: str):
+    assert refusal(**{name: "a.pem"}) == "MNIST_TLS_CERT, MNIST_TLS_KEY: expected both or none"
+
+
+@pytest.mark.parametrize("name", ["MNIST_TOKEN", "MNIST_ADMIN_TOKEN"])
+def test_a_token_is_given_or_in_a_file_and_the_refusal_does_not_show_it(name: str):
+    assert refusal(**{name: "hush", f"{name}_FILE": "tokens"}) == f"{name}, {name}_FILE: expected one of them"
+
+
 def test_two_listeners_on_one_port_are_refused():
     assert "expected different ports" in refusal(PORT="8000")
     assert "expected different ports" in refusal(MNIST_ADMIN_PORT="8001")
@@ -118,7 +142,11 @@ def test_two_listeners_on_one_port_are_refused():
 
 def test_a_watchdog_gives_a_worker_time_for_a_few_heartbeats():
     assert refusal(MNIST_WATCHDOG_S="0.5") == "MNIST_WATCHDOG_S=0.5: expected 0, or 2 and more"
-    assert read_settings({"MNIST_WATCHDOG_S": "0"}).watchdog_s == 0
+    for value in ("0", "2"):
+        assert read_settings({"MNIST_WATCHDOG_S": value}).watchdog_s == float(value)
+
+
+def test_two_listeners_that_are_off_are_not_on_one_port():
     assert read_settings({"V2_PORT": "0", "GRPC_PORT": "0"}).v2_port == 0
 
 
@@ -126,7 +154,9 @@ def test_the_token_is_never_shown():
     settings = read_settings({"MNIST_ADMIN_TOKEN": "hush"})
     assert settings.admin_token.get_secret_value() == "hush"
     assert "hush" not in repr(settings) + str(list(rows(settings)))
-    assert ("MNIST_ADMIN_TOKEN", "(set)") in [row[:2] for row in rows(settings)]
+    shown = [row[:2] for row in rows(settings)]
+    assert ("MNIST_ADMIN_TOKEN", "(set)") in shown
+    assert ("MNIST_TOKEN", "(empty)") in shown
 
 
 def test_every_setting_has_a_unit_and_a_meaning():
