@@ -8,7 +8,14 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from serving.preprocess.background import GRADES, fit_shading, separability, subtract
+from serving.preprocess.background import (
+    DARKEST_PAPER,
+    GRADES,
+    MIN_CONTRAST,
+    fit_shading,
+    separability,
+    subtract,
+)
 from serving.preprocess.grey import Grey, histogram_of
 from serving.preprocess.outline import corners_of, largest_outline
 
@@ -52,6 +59,9 @@ def _find_tight_cut(small: Grey) -> Polarity | None:
     least, most = TIGHT_INK_SHARES
     level, light = cv2.threshold(small, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     if not 1 - most <= cv2.mean(light)[0] <= most:  # as in most pictures
+        return None
+    lighter, darker = cv2.mean(small, light)[0], cv2.mean(small, 1 - light)[0]
+    if (lighter - darker) * 255 < MIN_CONTRAST * max(lighter, DARKEST_PAPER):  # neither is ink
         return None
     surely_light, surely_dark = cv2.erode(light, EDGE), cv2.erode(1 - light, EDGE)  # a soft edge is of neither
     histogram = histogram_of(small, cv2.max(surely_light, surely_dark))

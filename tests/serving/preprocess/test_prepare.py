@@ -175,6 +175,14 @@ def test_white_black_transparent_and_noise_are_blank(pixels: Any) -> None:
     assert not prepared.image.any()
 
 
+@pytest.mark.parametrize("level", [0, 60, 128, 204, 254])
+@pytest.mark.parametrize("side", [28, 60, 200])
+def test_a_page_of_two_neighbouring_levels_is_blank(side: int, level: int) -> None:
+    for seed in range(3):
+        pixels = level + np.random.default_rng(seed).integers(0, 2, (side, side))
+        assert prepare(png(pixels.astype(np.uint8))).reasons == ("blank",)
+
+
 def test_ink_as_light_as_its_paper_is_blank_whatever_the_colours(large: Any) -> None:
     ink = large < 128
     for colour, paper in (((220, 30, 30), (20, 130, 50)), ((255, 150, 180), (150, 190, 255))):
