@@ -11,15 +11,20 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.preprocess import mnist_form
-from serving.preprocess.decode import LargePicture, decode
+from serving.preprocess.decode import LargePicture, decode, decode_colours
 from serving.preprocess.digit import draw
+from serving.preprocess.grey import Box, Grey
 from serving.preprocess.ink import Ink, find_ink
 from serving.preprocess.verdict import reasons_against
 from serving.reasons import BLANK
 
 __all__ = ["LargePicture", "Prepared", "prepare"]
 
-Box = tuple[int, int, int, int]
+# Of 255: what stands out of its paper by its colour alone is ink from this contrast on. Empty paper has up to 39, where
+# coarse grain and light that is warm on one side make a small JPEG; of the pairs of a painting program's palette that
+# are equally light one has 32, all others 58 and more.
+MIN_COLOUR_CONTRAST = 45.0
+
 Polarity = Literal["dark_on_light", "light_on_dark"]
 
 # A request is one thread's work: OpenCV's own pool would compete with the other requests for the same cores.
@@ -33,7 +38,7 @@ class Prepared:
     Attributes:
         image: uint8, shape (28, 28), 0 = paper, 255 = ink.
         blank: no ink was found; `image` is all 0.
-        polarity: which of ink and paper was taken for the darker one.
+        polarity: which of ink and paper was taken for the darker one, by however little.
         box: left, top, right, bottom (the last two exclusive) of the ink, in pixels of the upright picture.
         size: width and height of the upright picture, in pixels.
         reasons: what speaks against one digit: "blank", "several_digits", "not_a_digit"; empty if nothing does.
@@ -69,13 +74,22 @@ def prepare(data: bytes, max_pixels: int = 50_000_000, pixels_here: int | None =
         left, top, width, height = cv2.boundingRect(image)
         box = (left, top, left + width, top + height)
         return Prepared(image, False, "dark_on_light" if negative else "light_on_dark", box, picture.size, ())
-    ink = find_ink(picture.grey)
+    grey, ink = picture.grey, find_ink(picture.grey)
+    if ink.strokes.box is None and picture.in_colour:
+        grey, ink = _look_at_colours(data, max_pixels) or (grey, ink)
     polarity: Polarity = "dark_on_light" if ink.dark else "light_on_dark"
     if ink.strokes.box is None:
         return Prepared(np.zeros((28, 28), np.uint8), True, polarity, None, picture.size, (BLANK,))
-    drawing = draw(picture.grey, ink)
-    box = _box_in_picture(ink, picture.grey.shape[1], picture.size)
+    drawing = draw(grey, ink)
+    box = _box_in_picture(ink, grey.shape[1], picture.size)
     return Prepared(drawing.image, False, polarity, box, picture.size, reasons_against(ink.strokes, drawing))
+
+
+def _look_at_colours(data: bytes, max_pixels: int) -> tuple[Grey, Ink] | None:
+    """Return the differences of a picture's colours and the ink in them; None where there is none."""
+    tones = decode_colours(data, max_pixels).grey
+    ink = find_ink(tones)
+    return (tones, ink) if ink.levels.ink >= MIN_COLOUR_CONTRAST else None
 
 
 def _box_in_picture(ink: Ink, grey_width: int, size: tuple[int, int]) -> Box:

@@ -3,6 +3,7 @@
 Must not know: digits.
 """
 
+import contextlib
 import io
 import math
 import warnings
@@ -24,7 +25,7 @@ from PIL import (  # noqa: F401  importing a plugin registers its format
 )
 
 from serving.errors import TooLarge, UnreadablePicture
-from serving.preprocess import signature
+from serving.preprocess import colour, signature
 from serving.preprocess.grey import Grey
 from serving.preprocess.transparency import flatten
 
@@ -47,6 +48,8 @@ REDUCED_SIDE_PIXELS = 2000
 # format 4 to 6; run-length BMPs are decoded by Python, a run at a time. Measured with Pillow 13.
 WEIGHTS = {"webp": 2, "bmp_rle": 16}
 
+GREY_MODES = {"1", "L", "LA", "I", "I;16", "I;16B", "F"}
+
 # Of a picture that are converted at a time: 16 bytes of copies for each at most.
 BAND_PIXELS = 1_000_000
 
@@ -66,10 +69,17 @@ _UPRIGHT: dict[int, Callable[[Grey], Grey]] = {
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An upright picture: `grey` uint8 (height, width), a JPEG's perhaps reduced; `size` its full width and height."""
+    """An upright picture.
+
+    Attributes:
+        grey: uint8 (height, width), perhaps reduced.
+        size: its full width and height.
+        in_colour: its pixels have colours, though they may be greys.
+    """
 
     grey: Grey
     size: tuple[int, int]
+    in_colour: bool
 
 
 class LargePicture(Exception):
@@ -85,18 +95,30 @@ def decode(data: bytes, max_pixels: int, pixels_here: int | None = None) -> Pict
         TooLarge: more than `max_pixels`; found in the header, before anything is decoded.
         MemoryError: of this process.
     """
+    with _open(data, max_pixels) as image:
+        _check_place(image, pixels_here)
+        return _read(image, data, "L", _to_grey)
+
+
+def decode_colours(data: bytes, max_pixels: int) -> Picture:
+    """Decode the first frame of a picture with the differences of its colours in place of its brightness.
+
+    Raises:
+        UnreadablePicture, TooLarge, MemoryError: as `decode`.
+    """
+    with _open(data, max_pixels) as image:
+        return _read(image, data, None, _to_tones)
+
+
+@contextlib.contextmanager
+def _open(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """Give a picture of a size that is read; what fails while it is in use is told as a fault of the picture."""
     name = signature.identify(data)
     try:
         image = Image.open(io.BytesIO(data), formats=(name,))
-    except MemoryError:  # not the picture's fault
-        raise
-    except Exception as error:  # Pillow's readers share no exception type
-        raise UnreadablePicture(f"a broken {name} picture: {_explain(error)}") from error
-    _check_size(image, max_pixels)
-    _check_place(image, pixels_here)
-    try:
-        return _read(image, data)
-    except MemoryError:  # not the picture's fault
+        _check_size(image, max_pixels)
+        yield image
+    except (MemoryError, TooLarge, LargePicture):  # not a broken picture
         raise
     except Exception as error:  # Pillow's readers share no exception type
         raise UnreadablePicture(f"a broken {name} picture: {_explain(error)}") from error
@@ -129,18 +151,18 @@ def _check_place(image: Image.Image, pixels_here: int | None) -> None:
         raise LargePicture
 
 
-def _read(image: Image.Image, data: bytes) -> Picture:
-    size = image.size
+def _read(image: Image.Image, data: bytes, draft: str | None, convert: Callable[[Image.Image], Grey]) -> Picture:
+    size, in_colour = image.size, image.mode not in GREY_MODES
     if image.format in ("JPEG", "MPO"):
-        image.draft("L", _draft_size(size))
+        image.draft(draft, _draft_size(size))
     # Before the orientation is looked for, which would hide that the pixels are broken.
     loaded = _load_webp(data) if image.format == "WEBP" else image
     loaded.load()
     orientation = _orientation(image)
-    grey = _to_grey(loaded)
+    grey = convert(loaded)
     if orientation in _UPRIGHT:
         grey = _UPRIGHT[orientation](grey)
-    return Picture(grey, size if orientation < 5 else (size[1], size[0]))
+    return Picture(grey, size if orientation < 5 else (size[1], size[0]), in_colour)
 
 
 def _load_webp(data: bytes) -> Image.Image:
@@ -170,10 +192,22 @@ def _to_grey(image: Image.Image) -> Grey:
     if image.mode.startswith(("I", "F")):
         return _scale_depth(image)
     if image.has_transparency_data:
-        return flatten(_in_bands(image, lambda band: np.asarray(_reduce(band, image.size, "RGBA"))))
+        pixels = _in_colours(image, "RGBA")
+        return flatten(cv2.cvtColor(pixels, cv2.COLOR_RGBA2GRAY), cv2.extractChannel(pixels, 3))
     if image.mode in ("L", "1"):
         return _in_bands(image, lambda band: np.asarray(_reduce(band, image.size, "L")))
     return _in_bands(image, lambda band: cv2.cvtColor(np.asarray(_reduce(band, image.size, "RGB")), cv2.COLOR_RGB2GRAY))
+
+
+def _to_tones(image: Image.Image) -> Grey:
+    if image.has_transparency_data:
+        pixels = _in_colours(image, "RGBA")
+        return flatten(colour.differences(pixels), cv2.extractChannel(pixels, 3))
+    return colour.differences(_in_colours(image, "RGB"))
+
+
+def _in_colours(image: Image.Image, mode: str) -> Grey:
+    return _in_bands(image, lambda band: np.asarray(_reduce(band, image.size, mode)))
 
 
 def _bands(image: Image.Image) -> Iterator[Image.Image]:

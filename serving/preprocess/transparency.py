@@ -19,20 +19,19 @@ PAPER_RIM_SHARE = 0.9
 MIN_INK_SHARE = 0.1
 
 
-def flatten(pixels: Grey) -> Grey:
-    """Return the picture in grey on a uniform paper.
+def flatten(grey: Grey, alpha: Grey) -> Grey:
+    """Return the picture on a uniform paper.
 
     Where the transparent part is the paper, dark ink gets white paper and light ink black. Where most of the picture is
     opaque, or it is cut out with a rim of its paper, that goes on into the transparent part.
 
     Args:
-        pixels: uint8, shape (height, width, 4), red, green, blue, alpha.
+        grey: uint8, shape (height, width).
+        alpha: uint8 like `grey`, 0 = transparent, 255 = opaque.
 
     Returns:
         uint8, shape (height, width).
     """
-    grey = cv2.cvtColor(pixels, cv2.COLOR_RGBA2GRAY)
-    alpha = cv2.extractChannel(pixels, 3)
     _, opaque = cv2.threshold(alpha, 127, 255, cv2.THRESH_BINARY)
     opaque_count = cv2.countNonZero(opaque)
     if opaque_count == alpha.size and cv2.minMaxLoc(alpha)[0] == 255:

@@ -183,13 +183,6 @@ def test_a_page_of_two_neighbouring_levels_is_blank(side: int, level: int) -> No
         assert prepare(png(pixels.astype(np.uint8))).reasons == ("blank",)
 
 
-def test_ink_as_light_as_its_paper_is_blank_whatever_the_colours(large: Any) -> None:
-    ink = large < 128
-    for colour, paper in (((220, 30, 30), (20, 130, 50)), ((255, 150, 180), (150, 190, 255))):
-        pixels = np.where(ink[..., None], colour, paper).astype(np.uint8)
-        assert prepare(png(pixels)).reasons == ("blank",)
-
-
 def test_four_digits_in_a_row_are_several(test_digits: Any) -> None:
     images = test_digits[0]
     found = []
