@@ -48,7 +48,9 @@ REDUCED_SIDE_PIXELS = 2000
 # format 4 to 6; run-length BMPs are decoded by Python, a run at a time. Measured with Pillow 13.
 WEIGHTS = {"webp": 2, "bmp_rle": 16}
 
-GREY_MODES = {"1", "L", "LA", "I", "I;16", "I;16B", "F"}
+# Of Pillow: grey of 1 or 8 bits; and what the names of those begin with that hold whole numbers or fractions.
+GREY_MODES = {"1", "L", "LA", "La"}
+DEEP_MODES = "I", "F"
 
 # Of a picture that are converted at a time: 16 bytes of copies for each at most.
 BAND_PIXELS = 1_000_000
@@ -152,7 +154,8 @@ def _check_place(image: Image.Image, pixels_here: int | None) -> None:
 
 
 def _read(image: Image.Image, data: bytes, draft: str | None, convert: Callable[[Image.Image], Grey]) -> Picture:
-    size, in_colour = image.size, image.mode not in GREY_MODES
+    size = image.size
+    in_colour = image.mode not in GREY_MODES and not image.mode.startswith(DEEP_MODES)
     if image.format in ("JPEG", "MPO"):
         image.draft(draft, _draft_size(size))
     # Before the orientation is looked for, which would hide that the pixels are broken.
@@ -189,7 +192,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _to_grey(image: Image.Image) -> Grey:
-    if image.mode.startswith(("I", "F")):
+    if image.mode.startswith(DEEP_MODES):
         return _scale_depth(image)
     if image.has_transparency_data:
         pixels = _in_colours(image, "RGBA")

@@ -123,6 +123,8 @@ def test_colours_are_looked_at_where_there_are_some_and_nothing_was_seen(
     assert prepare(png(np.dstack([large] * 3))).box
     for form in ("PNG", "JPEG"):
         assert prepare(encode(empty, form)).blank
+    for mode in ("1", "LA", "I;16", "F"):
+        assert prepare(encode(Image.new(mode, (90, 90)), "TIFF")).blank
     assert not looked
     assert prepare(png(np.dstack([empty] * 3))).blank
     assert len(looked) == 1
