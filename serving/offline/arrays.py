@@ -111,6 +111,7 @@ def npy_tasks(stream: Readable, place: Place, scale: Scale, labels: Numbers | No
     for first in range(0, count, ROWS):
         part = slice(first, first + ROWS)
         yield ArrayRows(place, first, rows[part], full, None if labels is None else labels[part])
+    _check_end(stream, count)
 
 
 def read_npy_header(stream: Readable, kinds: str = NUMBERS) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
@@ -160,6 +161,10 @@ def row_tasks(
         if len(rows) < wanted:
             stream.read(1)  # where it is broken, that is why
             raise InvalidInput(_describe_cut(count, first * row_bytes + len(data) % row_bytes, dtype))
+    _check_end(stream, count)
+
+
+def _check_end(stream: Readable, count: int) -> None:
     if rest := len(read_fully(stream, 1 << 16)):
         raise InvalidInput(f"{rest} bytes or more after the last of {count} images")
 

@@ -17,7 +17,7 @@ from serving.offline.arrays import NUMBERS, ArrayRows, npy_tasks, read_npy_heade
 from serving.offline.columns import LABEL_NAMES
 from serving.offline.items import Place
 from serving.offline.pixels import PIXELS, Numbers, Scale, count_images
-from serving.offline.streams import BROKEN, Readable, read_fully
+from serving.offline.streams import BROKEN, Readable, read_whole
 from serving.offline.zip_streams import open_member
 
 SUFFIX = ".npy"
@@ -132,9 +132,10 @@ def _labels(archive: zipfile.ZipFile, name: str, images: int) -> Numbers:
         (count, *_), _, dtype = read_npy_header(stream, LABELS)
         if count != images:
             raise InvalidInput(f"{images} images, but {count} labels beside them")
-        data = read_fully(_metered(archive, name, stream), count * dtype.itemsize)
-    if len(data) < count * dtype.itemsize:
-        raise InvalidInput(f"{name}: cut short")
+        try:
+            data = read_whole(_metered(archive, name, stream), count * dtype.itemsize)
+        except InvalidInput as error:
+            raise InvalidInput(f"{name}: {error}") from error
     labels = np.frombuffer(data, dtype)
     if dtype.kind != "U":
         return labels

@@ -25,7 +25,7 @@ from serving.offline.pictures import PICTURE_BYTES, Entries, Entry
 from serving.offline.pixels import Numbers, Scale
 from serving.offline.sniff import UNREAD, Compressed, Kind, Table
 from serving.offline.sources import FolderLabels, Position, Source, size_of
-from serving.offline.streams import BROKEN, Readable, Rewound, decompress, describe_failure, look, read_fully
+from serving.offline.streams import BROKEN, Readable, Rewound, decompress, describe_failure, look, read_whole
 from serving.offline.table_files import arrow_batches, parquet_batches
 from serving.offline.tables import table_pieces
 
@@ -198,8 +198,11 @@ class Plan:
 
 
 def _failure(error: Exception, place: Place, name: str, label: int) -> Entry:
-    text = str(error) if isinstance(error, InvalidInput) else describe_failure(error)
-    return Entry(place.ordinal, place.source, name, label, error=text)
+    return Entry(place.ordinal, place.source, name, label, error=_describe(error))
+
+
+def _describe(error: Exception) -> str:
+    return str(error) if isinstance(error, InvalidInput) else describe_failure(error)
 
 
 def _labels_beside(path: Path, images: Rewound) -> Numbers | None:
@@ -207,20 +210,25 @@ def _labels_beside(path: Path, images: Rewound) -> Numbers | None:
     beside = labels_path(path)
     if beside == path or not beside.is_file():
         return None
-    count = int.from_bytes(images.head[4:8], "big")
-    with beside.open("rb") as file:
+    try:
+        return _read_labels(beside, int.from_bytes(images.head[4:8], "big"))
+    except UNREADABLE as error:
+        raise InvalidInput(f"{beside.name} beside it: {_describe(error)}") from error
+
+
+def _read_labels(path: Path, images: int) -> Numbers:
+    with path.open("rb") as file:
         kind, stream = look(file)
         if kind in get_args(Compressed):
-            kind, stream = look(Metered(decompress(kind, stream), beside.stat().st_size))
+            kind, stream = look(Metered(decompress(kind, stream), path.stat().st_size))
         if kind != "idx":
-            raise InvalidInput(f"{beside.name} beside it holds no labels")
+            raise InvalidInput("an IDX file of labels was expected")
         dtype, shape = read_idx_header(stream)
-        if len(shape) == 1 and shape[0] != count:
-            raise InvalidInput(f"{count} images, but {shape[0]} labels in the file beside them")
-        data = read_fully(stream, count * dtype.itemsize)
-    if len(shape) != 1 or len(data) < count * dtype.itemsize:
-        raise InvalidInput(f"{beside.name} beside it is broken")
-    return np.frombuffer(data, dtype)
+        if len(shape) != 1:
+            raise InvalidInput(f"labels were expected, found an array of {len(shape)} axes")
+        if shape[0] != images:
+            raise InvalidInput(f"{images} images, but {shape[0]} labels")
+        return np.frombuffer(read_whole(stream, images * dtype.itemsize), dtype)
 
 
 def _as_text(path: Path | str) -> str:

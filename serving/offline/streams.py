@@ -46,6 +46,18 @@ def read_fully(stream: Readable, size: int) -> bytes:
     return b"".join(_pieces(stream, size))
 
 
+def read_whole(stream: Readable, size: int) -> bytes:
+    """Return all that is left of a stream that has `size` bytes left; its end is reached, where a checksum is compared.
+
+    Raises:
+        InvalidInput: fewer bytes, or more.
+    """
+    data = read_fully(stream, size + 1)
+    if len(data) != size:
+        raise InvalidInput(f"{size} bytes expected, {'more' if len(data) > size else len(data)} found")
+    return data
+
+
 def read_until_broken(stream: Readable, size: int) -> bytes:
     """Return as `read_fully` does what comes before the stream is broken; the next call raises what it is."""
     pieces: list[bytes] = []

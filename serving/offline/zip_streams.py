@@ -1,6 +1,7 @@
-"""Members of zip files as streams that unpack no more than they are asked for.
+"""Members of zip files as streams that unpack no more than they are asked for, and give all that can be read.
 
 The standard library unpacks at once whatever it has read of a member that bzip2 or LZMA packed: of 1,281 bytes 3.2 GB.
+And it throws away what it has read last of a member where the checksum at its end is wrong.
 Must not know: what the members hold.
 """
 
@@ -28,13 +29,17 @@ def open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo | str) -> io.B
         InvalidInput: an LZMA stream whose head is none.
     """
     info = member if isinstance(member, zipfile.ZipInfo) else archive.getinfo(member)
-    if info.compress_type not in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
-        return cast("io.BufferedIOBase", archive.open(info))  # which the types of the standard library do not say
-    packed = _as_it_is(archive, info)
+    unchecked = copy(info)
+    del unchecked.CRC  # which is that of the unpacked bytes
+    is_unpacked_here = info.compress_type in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+    if is_unpacked_here:
+        unchecked.compress_type, unchecked.file_size = zipfile.ZIP_STORED, info.compress_size
+    opened = archive.open(unchecked)
     try:
-        return io.BufferedReader(_Checked(_unpacked(packed, info), packed, info))
+        stream = _unpacked(opened, info) if is_unpacked_here else cast("io.BufferedIOBase", opened)
+        return io.BufferedReader(_Checked(stream, opened, info))
     except BaseException:
-        packed.close()
+        opened.close()
         raise
 
 
@@ -42,14 +47,6 @@ def _unpacked(packed: IO[bytes], info: zipfile.ZipInfo) -> io.BufferedIOBase:
     if info.compress_type == zipfile.ZIP_BZIP2:
         return bz2.BZ2File(packed)
     return lzma.LZMAFile(cast("IO[bytes]", _with_head(packed, info)), format=lzma.FORMAT_ALONE)
-
-
-def _as_it_is(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
-    """Open what a member is packed as."""
-    packed = copy(info)
-    packed.compress_type, packed.file_size = zipfile.ZIP_STORED, info.compress_size
-    del packed.CRC  # which is that of the unpacked bytes
-    return archive.open(packed)
 
 
 def _with_head(packed: Readable, info: zipfile.ZipInfo) -> Rewound:
@@ -62,16 +59,16 @@ def _with_head(packed: Readable, info: zipfile.ZipInfo) -> Rewound:
 
 
 class _Checked(io.RawIOBase):
-    """Bytes that are compared with their CRC at the end, as the standard library compares those of other members.
+    """Bytes that are compared with their CRC at the end.
 
     Args:
         stream: decompressed bytes.
-        packed: where they come from; closed with them.
+        opened: where they come from, or the same; closed with them.
         info: what the zip file says of them.
     """
 
-    def __init__(self, stream: io.BufferedIOBase, packed: IO[bytes], info: zipfile.ZipInfo):
-        self._stream, self._packed, self._info = stream, packed, info
+    def __init__(self, stream: io.BufferedIOBase, opened: IO[bytes], info: zipfile.ZipInfo):
+        self._stream, self._opened, self._info = stream, opened, info
         self._crc = 0
 
     def readable(self) -> bool:
@@ -94,5 +91,5 @@ class _Checked(io.RawIOBase):
     def close(self) -> None:
         """Close what it reads from, too."""
         self._stream.close()
-        self._packed.close()
+        self._opened.close()
         super().close()

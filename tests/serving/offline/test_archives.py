@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from serving.offline import archives, pictures
-from tests.serving.offline.conftest import Score, expected_digits, idx_bytes, npy_bytes, png_bytes, write_csv
+from tests.serving.offline.conftest import Score, csv_lines, expected_digits, idx_bytes, npy_bytes, png_bytes, write_csv
 
 
 def write_zip(path: Path, members: dict[str, bytes], kind: int = zipfile.ZIP_DEFLATED) -> Path:
@@ -143,6 +143,15 @@ def test_g13_an_unknown_compression_is_an_error(score: Score, digits, tmp_path: 
     data[8] = data[data.index(b"PK\x01\x02") + 10] = 97
     path.write_bytes(data)
     assert score(path).errors()[0].startswith("broken data: That compression method")
+
+
+def test_a_zipped_csv_with_a_false_checksum_gives_all_its_rows_and_an_error(score: Score, digits, tmp_path: Path):
+    rows = b"".join(f"{line}\n".encode() for line in csv_lines(*digits))
+    path = write_zip(tmp_path / "zip", {"a.csv": rows})
+    path.write_bytes(path.read_bytes().replace(struct.pack("<L", zlib.crc32(rows)), bytes(4)))
+    scored = score(path)
+    assert scored.digits() == [*expected_digits(digits[0]), None]
+    assert scored.errors()[-1] == "broken data: Bad CRC-32 for file 'a.csv'"
 
 
 def test_a_member_without_a_name_is_an_error_of_its_own(score: Score, digits, tmp_path: Path):

@@ -1,3 +1,4 @@
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -53,9 +54,12 @@ def test_a_folder_with_mnist_as_published_scores_the_images_only(score: Score, d
 @pytest.mark.parametrize(
     ("beside", "error"),
     [
-        (idx_bytes(np.zeros(99, np.uint8)), "100 images, but 99 labels"),
-        (idx_bytes(np.zeros(100, np.uint8))[:-1], "t10k-labels-idx1-ubyte beside it is broken"),
-        (b"no labels", "t10k-labels-idx1-ubyte beside it holds no labels"),
+        (idx_bytes(np.zeros(99, np.uint8)), "t10k-labels-idx1-ubyte beside it: 100 images, but 99 labels"),
+        (idx_bytes(np.zeros(100, np.uint8))[:-1], "beside it: 100 bytes expected, 99 found"),
+        (idx_bytes(np.zeros(100, np.uint8)) + b"0", "beside it: 100 bytes expected, more found"),
+        (gzip.compress(idx_bytes(np.zeros(100, np.uint8)))[:-8] + bytes(8), "beside it: broken data: CRC check failed"),
+        (idx_bytes(np.zeros((100, 1), np.uint8)), "beside it: labels were expected, found an array of 2 axes"),
+        (b"no labels", "beside it: an IDX file of labels was expected"),
     ],
 )
 def test_wrong_labels_beside_the_images_are_an_error(score: Score, digits, tmp_path: Path, beside: bytes, error: str):
@@ -253,8 +257,13 @@ def test_fortran_order_is_read_by_rows(score: Score, digits, tmp_path: Path):
     path = tmp_path / "columns.npy"
     np.save(path, np.asfortranarray(images))
     assert score(path).digits() == expected_digits(images)
-    path.write_bytes(path.read_bytes()[:-1])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
     assert "cut short" in score(path).rows[0]["error"]
+    path.write_bytes(whole + b"0")
+    scored = score(path)
+    assert scored.digits() == [*expected_digits(images), None]
+    assert scored.errors()[-1] == "1 bytes or more after the last of 100 images"
 
 
 def test_a_huge_array_in_fortran_order_is_refused_before_it_is_read(score: Score, tmp_path: Path):

@@ -1,4 +1,6 @@
+import struct
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +115,21 @@ def test_labels_of_broken_text_are_an_error(score: Score, digits, tmp_path: Path
     path = tmp_path / "digits.npz"
     np.savez(path, x=digits[0][:1], y=labels.view("<U1"))
     assert score(path).errors() == ["y.npy: expected text of numbers"]
+
+
+@pytest.mark.parametrize("pack", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize(("array", "count"), [("x", 3), ("y", 0)])
+def test_an_array_with_a_false_checksum_is_an_error(
+    score: Score, digits, tmp_path: Path, pack: Callable[..., None], array: str, count: int
+):
+    path = tmp_path / "digits.npz"
+    pack(path, x=digits[0][:3], y=digits[1][:3])
+    with zipfile.ZipFile(path) as archive:
+        checksum = struct.pack("<L", archive.getinfo(f"{array}.npy").CRC)
+    path.write_bytes(path.read_bytes().replace(checksum, bytes(4)))
+    scored = score(path)
+    assert scored.digits() == [*expected_digits(digits[0][:count]), None]
+    assert scored.errors()[-1] == f"broken data: Bad CRC-32 for file '{array}.npy'"
 
 
 @pytest.mark.parametrize("labels", ["y", "Target", "digit"])
