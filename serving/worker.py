@@ -183,6 +183,7 @@ class Worker:
         except Exception:
             logger.exception("the models could not be loaded, so this process is not ready")
             return
+        memory.keep_free()
         memory.freeze()
         if self.catalogue.ready:
             logger.info("ready: %s", ", ".join(self.catalogue.names()))

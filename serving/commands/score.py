@@ -106,9 +106,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     # As Ctrl-C. The first process of a container, as of a job, never gets a signal for which it has no handler.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    from serving.memory import keep_free
     from serving.offline.job import run_job
     from serving.settings import read_settings
 
+    keep_free()
     _check_places(arguments)
     settings = read_settings(os.environ)
     workers = arguments.workers or _processors()

@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 
 from serving.errors import ServingError
+from serving.memory import keep_free
 from serving.offline.items import Items
 from serving.offline.pictures import Entries, Entry
 
@@ -25,7 +26,7 @@ def decoding_processes(count: int) -> ProcessPoolExecutor:
     Raises:
         OSError: such as no shared memory, or no room for a process.
     """
-    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _live_with_parent)
+    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _begin)
 
 
 def start() -> None:
@@ -79,7 +80,8 @@ def _stopped() -> ServingError:
     return ServingError("processes that decode pictures are ended, or cannot be started; --resume goes on from here")
 
 
-def _live_with_parent() -> None:
+def _begin() -> None:
+    keep_free()
     # Ctrl-C is for the process that waits for this one. Killed, that one says nothing.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -23,6 +23,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 
 from serving.errors import ConfigurationError, ModelRejected, ServingError
 from serving.manifest import MODEL_FILE_NAME, Acceptance
+from serving.memory import keep_free
 from serving.offline.apart import decode_apart
 from serving.offline.items import Items, Task
 from serving.offline.pictures import Entries
@@ -94,6 +95,7 @@ def _decode(task: Task, careful: bool) -> Items:
 @lru_cache(maxsize=1)
 def _scorer(model: bytes, acceptance: str, device: Device) -> Scorer:
     """Return the scorer of this process; opening a model takes longer than a shard."""
+    keep_free()
     return Scorer(OnnxModel(model, device, threads=1).run, Acceptance.model_validate_json(acceptance))
 
 

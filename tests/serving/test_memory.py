@@ -1,3 +1,4 @@
+import ctypes
 import gc
 import subprocess
 import sys
@@ -26,7 +27,8 @@ def test_what_is_more_than_usual_is_given_back_once():
 
 
 CYCLES = """
-from serving.memory import Watch, freeze, resident_bytes
+from serving.memory import Watch, freeze, keep_free, resident_bytes
+keep_free()
 freeze()
 watch, before = Watch(), resident_bytes()
 for _ in range(50):
@@ -42,3 +44,34 @@ def test_bodies_in_cycles_are_given_back_though_they_are_few():
     assert gc.isenabled()
     done = subprocess.run([sys.executable, "-c", CYCLES], capture_output=True, check=True, text=True, timeout=60)
     assert int(done.stdout) < 2 * GROWTH_BYTES
+
+
+FREED = """
+import resource
+from serving.memory import FREE_BYTES, LARGE_BYTES, keep_free, resident_bytes
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def work(size, blocks):
+    before = faults()
+    for _ in range(50):
+        held = [b"x" * size for _ in range(blocks)]
+        del held
+    return faults() - before
+
+keep_free()
+before = resident_bytes()
+print(work(LARGE_BYTES // 2, FREE_BYTES // LARGE_BYTES), work(FREE_BYTES, 1), work(LARGE_BYTES // 2, 40))
+print(resident_bytes() - before, FREE_BYTES)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="another malloc than glibc's")
+def test_small_blocks_are_kept_for_what_comes_next_and_large_ones_given_back():
+    done = subprocess.run([sys.executable, "-c", FREED], capture_output=True, check=True, text=True, timeout=60)
+    small, large, _, kept, bound = map(int, done.stdout.split())
+    assert small < 4000, "pages that the system cleared once: 8 MB"
+    assert large > 10 * small, "pages that it cleared each time: 16 MB"
+    assert kept < 1.5 * bound

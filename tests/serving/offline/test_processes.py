@@ -146,7 +146,7 @@ def test_a_picture_whose_decoder_comes_to_no_end_costs_its_own_row_alone(models:
 
 
 def test_processes_that_always_end_stop_the_run(started: PictureProcesses, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(apart_module, "_live_with_parent", os.abort)
+    monkeypatch.setattr(apart_module, "_begin", os.abort)
     with pytest.raises(ServingError, match="or cannot be started; --resume goes on from here"):
         started.decode(with_deadly(entries(3), 1))
 
