@@ -19,6 +19,8 @@ GC_THRESHOLD = 50_000
 # 512x512 took 1.4 times the processor time. Left alone, glibc raises its bounds to 32 and 64 MB; it kept 300 MB after a
 # hundred messages of that size, and took up to 200 ms to trim them.
 LARGE_BYTES, FREE_BYTES = 4 << 20, 16 << 20
+# The most that glibc takes for either.
+MOST_LARGE_BYTES, MOST_FREE_BYTES = 32 << 20, (1 << 31) - 1
 # Of glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
@@ -30,8 +32,8 @@ def keep_free(large_bytes: int = LARGE_BYTES, free_bytes: int = FREE_BYTES) -> N
     """Decide what glibc keeps of what is freed, for what comes next; elsewhere do nothing.
 
     Args:
-        large_bytes: a larger block goes back to the system at once; at most 32 MiB.
-        free_bytes: what may lie free at the end of a thread's memory; less than 2 GiB.
+        large_bytes: a block of this size goes back to the system at once; at most `MOST_LARGE_BYTES`.
+        free_bytes: what may lie free at the end of a thread's memory; at most `MOST_FREE_BYTES`.
     """
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         mallopt(M_MMAP_THRESHOLD, large_bytes)

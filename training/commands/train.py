@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train; return 0, or 130 if it was interrupted."""
+    from serving.memory import MOST_FREE_BYTES, MOST_LARGE_BYTES, keep_free
     from training import mnist
     from training.checkpoint import load, path_of
     from training.distributed import joined
@@ -59,6 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
     resume = load(path) if arguments.resume else None
     data = mnist.load(arguments.data)
     before = _stamp(path)
+    # A step of mnist-resnet takes and frees 800 MB. That the system cleared them anew for each was a sixth of the time.
+    keep_free(MOST_LARGE_BYTES, MOST_FREE_BYTES)
     try:
         with joined(arguments.device) as group, _listener(group.rank) as listener:
             fit(
