@@ -72,6 +72,8 @@ async def test_a_connection_that_has_been_quiet_gives_way_to_a_new_one(worker: W
         await method(first, "ServerLive")(messages.ServerLiveRequest())
         watch = watching.unary_stream("/grpc.health.v1.Health/Watch")(b"")
         await watch.read()
+        # The system counts in steps of up to 10 ms how long a connection has been quiet.
+        await asyncio.sleep(0.1)
         await method(second, "ServerLive")(messages.ServerLiveRequest())
         async with asyncio.timeout(20):
             while await live(worker):
