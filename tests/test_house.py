@@ -55,6 +55,29 @@ def test_models_hold_no_code():
     assert [path for path in (ROOT / "models").rglob("*") if path.suffix in {".py", ".pyc", ".pt", ".so", ".sh"}] == []
 
 
+def calls_outside_functions(node: ast.AST) -> Iterator[ast.Call]:
+    """Yield every call that is made when the module is imported, those in decorators among them."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            for decorator in child.decorator_list:
+                yield from calls_outside_functions(ast.Expr(decorator))
+        elif not isinstance(child, ast.Lambda):
+            if isinstance(child, ast.Call):
+                yield child
+            yield from calls_outside_functions(child)
+
+
+def test_no_test_is_named_after_the_time():
+    """A packed parameter holds the time unless it is told otherwise, and pytest-xdist gives up where names differ."""
+    guilty = [
+        f"{path.name}:{call.lineno}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for call in calls_outside_functions(ast.parse(path.read_text(encoding="utf-8")))
+        if ast.unparse(call.func) == "gzip.compress" and "mtime" not in {keyword.arg for keyword in call.keywords}
+    ]
+    assert guilty == []
+
+
 # A pin of a lock and what follows it: the SHA-256 of each of its files.
 PIN = re.compile(r"^(\S.*?)((?: \\\n {4}--hash=sha256:[0-9a-f]{64})*)$", re.MULTILINE)
 

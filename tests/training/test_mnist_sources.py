@@ -20,7 +20,7 @@ from training.mnist_sources import MIRRORS, WHEEL_MEMBER, Mirror, SourceFailed, 
 
 NAME = "train-labels-idx1-ubyte"
 CONTENT = np.random.default_rng(0).bytes(100_000)
-PACKED = gzip.compress(CONTENT)
+PACKED = gzip.compress(CONTENT, mtime=0)
 
 
 class FakeMirror(ThreadingHTTPServer):
