@@ -20,7 +20,8 @@ except ImportError as missing:
     pytest.skip(f"no browser: {missing}", allow_module_level=True)
 
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
-NAMES = ("chromium", "chromium-browser", "google-chrome")
+# The first has no windows and takes two fifths less processor time for the same page.
+NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 OPTIONS = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 
 # Deque's accessibility checker, from the npm package axe-core, under the Mozilla Public License 2.0.
