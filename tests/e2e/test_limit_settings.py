@@ -1,6 +1,7 @@
 """Every limit that is a setting, met by one client on each port of the real service: a status and a text, no work."""
 
 import base64
+import functools
 import io
 import json
 import re
@@ -46,14 +47,23 @@ def picture(form: str, size: tuple[int, int], **options: object) -> bytes:
     return stream.getvalue()
 
 
+@functools.cache
+def huge() -> bytes:
+    return picture("PNG", (30_000, 30_000))
+
+
+def element() -> bytes:
+    return struct.pack("<I", len(huge())) + huge()
+
+
 def part(head: str = 'content-disposition: form-data; name="a"') -> bytes:
     return f"--x\r\n{head}\r\n\r\n1\r\n".encode()
 
 
-def binary(shape: list[int], datatype: str, data: bytes) -> tuple[bytes, dict[str, str]]:
+def binary(shape: list[int], datatype: str, data: bytes) -> dict[str, object]:
     tensor = {"name": "images", "shape": shape, "datatype": datatype, "parameters": {"binary_data_size": len(data)}}
     head = json.dumps({"inputs": [tensor]}).encode()
-    return head + data, {"inference-header-content-length": str(len(head))}
+    return {"content": head + data, "headers": {"inference-header-content-length": str(len(head))}}
 
 
 def shaped(shape: list[int]) -> dict[str, object]:
@@ -64,11 +74,6 @@ def chunks(size: int) -> Iterator[bytes]:
     for _ in range(size // 10_000):
         yield bytes(10_000)
 
-
-huge = picture("PNG", (30_000, 30_000))
-element, element_head = binary([1], "BYTES", struct.pack("<I", len(huge)) + huge)
-many, many_head = binary([21, 28, 28], "UINT8", bytes(21 * 784))
-beyond, beyond_head = binary([2**61, 28, 28], "UINT8", b"1")
 
 # Setting, path, what is sent, the status, and what the text says.
 CASES: list[tuple[str, str, Callable[[], dict[str, object]], int, str]] = [
@@ -82,17 +87,17 @@ CASES: list[tuple[str, str, Callable[[], dict[str, object]], int, str]] = [
         413,
         "unpacks to more than the limit of 1000000 bytes",
     ),
-    ("MNIST_MAX_PIXELS", "/predict", lambda: {"content": huge}, 413, "at most 1000000"),
-    ("MNIST_MAX_PIXELS", "/explain", lambda: {"content": huge}, 413, "at most 1000000"),
-    ("MNIST_MAX_PIXELS", "/predict", lambda: {"files": {"a": huge}}, 413, "at most 1000000"),
-    ("MNIST_MAX_PIXELS", "/predict", lambda: {"json": {"images": [base64.b64encode(huge).decode()]}}, 413, "at most"),
-    ("MNIST_MAX_PIXELS", INFER, lambda: {"content": element, "headers": element_head}, 413, "at most 1000000"),
+    ("MNIST_MAX_PIXELS", "/predict", lambda: {"content": huge()}, 413, "at most 1000000"),
+    ("MNIST_MAX_PIXELS", "/explain", lambda: {"content": huge()}, 413, "at most 1000000"),
+    ("MNIST_MAX_PIXELS", "/predict", lambda: {"files": {"a": huge()}}, 413, "at most 1000000"),
+    ("MNIST_MAX_PIXELS", "/predict", lambda: {"json": {"images": [base64.b64encode(huge()).decode()]}}, 413, "at most"),
+    ("MNIST_MAX_PIXELS", INFER, lambda: binary([1], "BYTES", element()), 413, "at most 1000000"),
     ("MNIST_MAX_PIXELS", "/predict", lambda: {"content": picture("GIF", (4000, 4000))}, 413, "at most 1000000"),
     ("MNIST_MAX_IMAGES", "/predict", lambda: {"json": {"pixels": [[1] * 784] * 21}}, 413, "limit is 20"),
     ("MNIST_MAX_IMAGES", "/predict", lambda: {"json": {"images": [""] * 21}}, 413, "limit is 20"),
     ("MNIST_MAX_IMAGES", "/predict", lambda: {"content": part() * 21 + b"--x--", "headers": FORM}, 413, "20 parts"),
-    ("MNIST_MAX_IMAGES", INFER, lambda: {"content": many, "headers": many_head}, 413, "limit is 20"),
-    ("MNIST_MAX_IMAGES", INFER, lambda: {"content": beyond, "headers": beyond_head}, 413, "limit is 20"),
+    ("MNIST_MAX_IMAGES", INFER, lambda: binary([21, 28, 28], "UINT8", bytes(21 * 784)), 413, "limit is 20"),
+    ("MNIST_MAX_IMAGES", INFER, lambda: binary([2**61, 28, 28], "UINT8", b"1"), 413, "limit is 20"),
     ("MNIST_MAX_IMAGES", INFER, lambda: {"json": shaped([2**61, 28, 28])}, 413, "limit is 20"),
     ("MNIST_MAX_JSON_DEPTH", "/predict", lambda: {"content": b"[" * 900_000}, 400, "more than 10"),
     ("MNIST_MAX_JSON_DEPTH", INFER, lambda: {"content": b'{"a":' * 100_000}, 400, "more than 10"),
@@ -225,7 +230,7 @@ def test_grpc_has_the_same_limits(server: Server, infer: Callable[..., tuple[str
             (bytes(1_100_000), "larger than max"),
             (message([21, 28, 28], "UINT8", bytes(21 * 784)), "limit is 20"),
             (message([2**61, 28, 28], "UINT8", b"1"), "limit is 20"),
-            (message([1], "BYTES", struct.pack("<I", len(huge)) + huge), "at most 1000000"),
+            (message([1], "BYTES", element()), "at most 1000000"),
         ):
             code, details = infer(sent)
             assert (code, text in details) == ("RESOURCE_EXHAUSTED", True), details

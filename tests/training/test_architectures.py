@@ -1,7 +1,6 @@
 import pytest
 import torch
 from torch import nn
-from torchvision import transforms
 
 from serving.errors import InvalidInput
 from training.architectures import C3_CONNECTIONS, NAMES, Normalize, PartialConv2d, ScaledTanh, Subsampling, build
@@ -21,6 +20,8 @@ def test_normalisation_is_the_first_layer_of_every_network(name: str):
 
 
 def test_normalisation_is_that_of_torchvision():
+    from torchvision import transforms  # takes seconds, which every process would spend
+
     image = torch.arange(256, dtype=torch.uint8).repeat(4)[: 28 * 28].reshape(28, 28)
     usual = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
     torch.testing.assert_close(Normalize()(image[None])[0], usual(image.numpy()), atol=1e-6, rtol=0)

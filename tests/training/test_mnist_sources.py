@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from torchvision.datasets import MNIST
 
 from training import mnist_sources
 from training.mnist import SHA256
@@ -71,6 +70,8 @@ def mirror() -> Iterator[FakeMirror]:
 
 
 def test_the_mirrors_are_torchvisions():
+    from torchvision.datasets import MNIST  # takes seconds, which every process would spend
+
     assert list(MIRRORS) == MNIST.mirrors
     assert [f"{name}.gz" for name in SHA256] == [name for name, _ in MNIST.resources]
 
