@@ -17,10 +17,10 @@ LETTERS = "".join(sorted(set(string.ascii_letters) - set("OoQDIliJjZzSsBbGgqTyY"
 
 
 def encode(pixels: Grey | Image.Image, form: str = "PNG", **options: Any) -> bytes:
-    """Return the bytes of a file; pixels uint8 (height, width[, 3 or 4])."""
+    """Return the bytes of a file, packed quickly if a PNG; pixels uint8 (height, width[, 3 or 4])."""
     picture = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     buffer = io.BytesIO()
-    picture.save(buffer, form, **options)
+    picture.save(buffer, form, **({"compress_level": 1} | options))
     return buffer.getvalue()
 
 
