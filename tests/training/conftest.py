@@ -1,5 +1,7 @@
 """What the training tests share: the real data set, and a small one that a network learns in a moment."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,17 @@ import torch
 from tests.conftest import DATA, Digits
 from training import mnist
 from training.mnist import Mnist
+
+
+@pytest.fixture(scope="package", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Compute in one thread, here and in processes that are started: beside other tests a second one mostly spins."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("OMP_NUM_THREADS", "1")
+        yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
