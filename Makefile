@@ -61,7 +61,7 @@ test-floors: ## run the service's tests with the oldest releases that pyproject.
 
 fuzz: $(FUZZ) ## fuzz every reader, FUZZ_SECONDS each, and the interfaces of a real server
 	.venv-fuzz/bin/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
-	.venv-fuzz/bin/python -m pytest tests/fuzz
+	.venv-fuzz/bin/python -m pytest tests/fuzz/test_openapi.py tests/fuzz/test_protocol.py
 
 bench: $(DEV) ## measure the service beside a bare server: processor time, rates, latencies, start, memory
 	.venv/bin/python -m training fetch-data
