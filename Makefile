@@ -22,8 +22,9 @@ UV ?=
 FUZZ_SECONDS ?= 60
 
 # Three on two cores: a third of their time is waiting for servers. Each takes up to 1.5 GB for torch. One that ends is not
-# replaced: pytest-xdist 3.8 waits for ever then.
-SIDE_BY_SIDE := -n 3 --dist loadfile --max-worker-restart 0
+# replaced: pytest-xdist 3.8 waits for ever then. In the order of their names, or files of few but long tests come last, and
+# then two processors wait for one file.
+SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 .PHONY: help serve train train-all test test-no-torch test-floors environment-no-torch environment-fuzz faults fuzz bench bench-peers image-test check format protos lock clean
 
