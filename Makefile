@@ -26,7 +26,7 @@ FUZZ_SECONDS ?= 60
 # then two processors wait for one file.
 SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
-.PHONY: help serve train train-all test test-no-torch test-floors environment-no-torch environment-fuzz faults fuzz bench bench-peers image-test check format protos lock clean
+.PHONY: help serve train train-all test test-no-torch test-floors environment environment-no-torch environment-fuzz faults fuzz bench bench-peers image-test check format protos lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-22s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,6 +100,8 @@ LOCK = $(or $(UV),uv) pip compile -q --upgrade --universal --no-header --no-anno
 
 clean: ## remove the environments and what tests leave behind
 	rm -rf .venv .venv-serving .venv-no-torch .venv-floors .venv-fuzz .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+
+environment: $(DEV) ## make what most targets need
 
 environment-no-torch: $(NO_TORCH) ## make what test-no-torch needs
 
