@@ -158,7 +158,9 @@ def test_g01_a_folder_that_the_system_refuses_is_an_error_row(
     assert scored.rows[0]["source"] == str(tree / "a")
 
 
-def test_g01_a_name_that_the_system_refuses_is_an_error_row(score: Score, digits, tmp_path: Path):
+def test_g01_a_name_that_the_system_refuses_is_an_error_row(
+    score: Score, digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     good = write_csv(tmp_path / "rows.csv", digits[0][:1])
     (tmp_path / "loop").symlink_to("loop")
     names = [tmp_path / ("x" * 300), good / "0.png", tmp_path / "loop", tmp_path / "loop" / "0.png", good]
@@ -169,6 +171,7 @@ def test_g01_a_name_that_the_system_refuses_is_an_error_row(score: Score, digits
         "too many levels of symbolic links",
         None,
     ]
+    monkeypatch.chdir(tmp_path)
     inputs = Inputs(["0\0.png", "**"], LABELS)
     assert [source.error for source in inputs][:1] == ["no such file or folder"]
     assert len(survey(inputs).stamps) == STAMP_BYTES * len(list(inputs))
