@@ -20,7 +20,7 @@ except ImportError as missing:
     pytest.skip(f"no browser: {missing}", allow_module_level=True)
 
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
-# The first has no windows and takes two fifths less processor time for the same page.
+# The first has no windows and takes half the processor time for the same page.
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 OPTIONS = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 
