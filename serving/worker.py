@@ -295,7 +295,6 @@ class Worker:
             task.cancel()
         self.metrics.tallies.write()
         self._traces.flush()
-        self._inference.shutdown(wait=False, cancel_futures=True)
-        self._pictures.shutdown(wait=False, cancel_futures=True)
-        self._large_pictures.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._inference, self._pictures, self._large_pictures):
+            threads.shutdown(wait=False, cancel_futures=True)
         logger.info("stopped")
