@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import socket
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -172,10 +173,20 @@ def _join(ray: Any, address: str | None, workers: int) -> None:
         try:
             ray.init(**place, log_to_driver=False, logging_level=logging.ERROR)
             return
-        except Exception:
+        except Exception as error:
+            _end_node(error)
             ray.shutdown()
             if not left:
                 raise
+
+
+def _end_node(error: Exception) -> None:
+    """End what a node had begun that did not start; Ray forgets it, and it would run as long as this process."""
+    from ray._private.node import Node
+
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if isinstance(node := frame.f_locals.get("self"), Node):
+            node.kill_all_processes(check_alive=False, allow_graceful=True)
 
 
 def _place(address: str | None, workers: int) -> dict[str, Any]:

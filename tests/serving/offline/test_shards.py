@@ -1,4 +1,3 @@
-import contextlib
 import os
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from serving.errors import ModelRejected
+from serving.errors import ConfigurationError, ModelRejected
 from serving.manifest import Acceptance
 from serving.offline import shards
 from serving.offline.job import partial_folder
@@ -28,8 +27,10 @@ def start_cluster() -> Any:
 
     options = {"num_cpus": 1, "include_dashboard": False}
     for _ in range(3):
-        with contextlib.suppress(Exception):
+        try:
             return Cluster(initialize_head=True, head_node_args=options)
+        except Exception as error:
+            shards._end_node(error)
     return Cluster(initialize_head=True, head_node_args=options)
 
 
@@ -194,6 +195,24 @@ def fails(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_node_that_does_not_start_is_started_again(fails: list[str]):
     with shards._connected(None, 1):
         assert fails == ["local", "shutdown", "local", "shutdown", "local"]
+
+
+def test_what_a_node_had_begun_that_does_not_start_is_ended(monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("ray")
+    from ray._private.node import Node
+
+    begun: list[subprocess.Popen[bytes]] = []
+
+    def fail(node: Any) -> None:
+        begun.extend(each.process for processes in node.all_processes.values() for each in processes)
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(Node, "start_ray_processes", fail)
+    monkeypatch.setattr(shards, "START_ATTEMPTS", 1)
+    with pytest.raises(ConfigurationError, match="timed out"), shards._connected(None, 1):
+        pass
+    assert begun
+    assert all(process.returncode is not None for process in begun)
 
 
 def test_a_node_that_never_starts_is_told(score: Score, digits, tmp_path: Path, monkeypatch, fails: list[str]):
