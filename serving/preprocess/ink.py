@@ -53,8 +53,9 @@ def find_ink(grey: Grey) -> Ink:
     """Find the ink in a grey picture, uint8 (height, width)."""
     work = shrink(grey, WORK_SIDE_PIXELS)
     small = shrink(work, POLARITY_SIDE_PIXELS)
-    sheet = find_sheet(small)
-    dark, shading = find_polarity(small) if sheet is None else (sheet.dark, sheet.shading)
+    flat = background.subtract(small, background.fit_shading(small))
+    sheet = find_sheet(small, flat)
+    dark, shading = find_polarity(small, flat) if sheet is None else (sheet.dark, sheet.shading)
     is_tight = sheet is None and shading is not None
     if shading is not None:
         shading = cv2.resize(shading, work.shape[::-1])

@@ -12,9 +12,9 @@ from serving.preprocess.grey import Grey
 OPENING = np.ones((5, 5), np.uint8)
 
 
-def largest_outline(body: Grey) -> Grey | None:
+def largest_outline(body: Grey, opening: Grey = OPENING) -> Grey | None:
     """Return the outline of the largest part of what is not 0 in `body`, as points (N, 1, 2); None where nothing is."""
-    opened = cv2.morphologyEx(body, cv2.MORPH_OPEN, OPENING)
+    opened = cv2.morphologyEx(body, cv2.MORPH_OPEN, opening)
     outlines, _ = cv2.findContours(opened, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     return max(outlines, key=cv2.contourArea, default=None)
 

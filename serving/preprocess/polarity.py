@@ -37,6 +37,11 @@ MIN_PIECE_SHARE = 0.03
 BULGE_SHARE = 0.02
 STRAIGHT_SHARE, SOLID_SHARE = 0.96, 0.88
 
+# Along the border of ink the levels differ from pixel to pixel by more than this share of the difference between both
+# classes: 0.29 out of focus, but 0.03 to 0.12 around the light of a flash or a lamp. Where more of the border than this
+# share is softer, what is even over so many pixels is light and shade.
+SOFT_STEP, MAX_SOFT_SHARE, SPOT_PIXELS = 0.15, 0.2, 39
+
 
 class Polarity(NamedTuple):
     """`dark`: the ink is darker than the paper.
@@ -49,9 +54,9 @@ class Polarity(NamedTuple):
     shading: Grey | None
 
 
-def find_polarity(small: Grey) -> Polarity:
-    """Return the polarity of a small picture, uint8 (height, width)."""
-    return _find_tight_cut(small) or Polarity(_fills_the_lighter_one_most(small), None)
+def find_polarity(small: Grey, flat: Grey) -> Polarity:
+    """Return the polarity of a small picture, uint8 (height, width), `flat` without its shading."""
+    return _find_tight_cut(small) or Polarity(_fills_the_lighter_one_most(flat), None)
 
 
 def _find_tight_cut(small: Grey) -> Polarity | None:
@@ -113,13 +118,23 @@ def _edges(picture: Grey) -> Grey:
     return np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
 
 
-def _fills_the_lighter_one_most(small: Grey) -> bool:
-    """Return whether the lighter class fills most of a picture without its shading, and of its border: the paper."""
-    flat = subtract(small, fit_shading(small))
+def _fills_the_lighter_one_most(flat: Grey) -> bool:
+    """Return whether the lighter class fills most of a picture without shading, and of its border: the paper."""
     _, light = cv2.threshold(flat, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    if _is_border_soft(flat, light):
+        flat = subtract(flat, cv2.medianBlur(flat, SPOT_PIXELS).astype(np.float32) - 128)
+        _, light = cv2.threshold(flat, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     peeled = _peel_frame(light)
     most = (2 * cv2.mean(peeled)[0] - 1) + (2 * cv2.mean(_edges(peeled))[0] - 1)
     return most >= max(-1.0, min(1.0, _skewness(flat)))
+
+
+def _is_border_soft(flat: Grey, light: Grey) -> bool:
+    """Return whether what is 1 in `light` is the light of a lamp or the shade of a corner: the border is no ink's."""
+    border = cv2.dilate(light, EDGE) - cv2.erode(light, EDGE)
+    difference = cv2.mean(flat, light)[0] - cv2.mean(flat, 1 - light)[0]
+    steps = histogram_of(cv2.morphologyEx(flat, cv2.MORPH_GRADIENT, EDGE), border)  # over two pixels
+    return bool(steps[2 * SOFT_STEP * difference > GRADES].sum() > MAX_SOFT_SHARE * steps.sum())
 
 
 def _skewness(grey: Grey) -> float:
