@@ -170,8 +170,8 @@ def _shape_within(body: Grey, outline: Grey | None) -> _Shape | None:
     least = (MIN_SHEET_SHARE if cut else MIN_LABEL_SHARE) * body.size
     if area < least or cv2.contourArea(outline) <= STRAIGHT_SHARE * area:
         return None
-    straight = len(corners) in (CORNERS_WHERE_CUT if cut else CORNERS)
-    straight &= cv2.contourArea(corners) > STRAIGHT_SHARE * area
+    few = len(corners) in (CORNERS_WHERE_CUT if cut else CORNERS)
+    straight = few and cv2.contourArea(corners) > STRAIGHT_SHARE * area
     if cut and not straight:
         return None
     breadth, length = sorted(cv2.minAreaRect(hull)[1])
@@ -230,8 +230,10 @@ def _is_hole(surface: _Surface, around: Grey, shape: _Shape) -> bool:
 def _has_form_of_hole(ink: Grey, shape: _Shape) -> bool:
     """Return whether the largest part of the ink, bool (height, width), fills its hull, and that follows the shape."""
     body = ink.astype(np.uint8)
-    outlines, _ = cv2.findContours(body, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    hull = cv2.convexHull(max(outlines, key=cv2.contourArea))
+    outline = largest_outline(body, NO_OPENING)
+    if outline is None:
+        return False
+    hull = cv2.convexHull(outline)
     breadth, length = sorted(cv2.minAreaRect(hull)[1])
     if shape.breadth - breadth > HOLE_ROOM * (shape.length - length):
         return False

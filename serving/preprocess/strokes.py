@@ -108,7 +108,12 @@ class Part:
         return self.width > 5 * self.height
 
     def is_neighbour(self, main: "Part", least: float = NEIGHBOUR_SHARE) -> bool:
-        """Return whether it stands beside the main part as another digit does: as tall, on the same line, apart."""
+        """Return whether it stands beside the main part: on the same line, apart, and as tall as another digit.
+
+        Args:
+            main: the other part.
+            least: share of the taller one's height that both have in common, 0 to 1; less than a digit's for a line.
+        """
         tall = max(self.height, main.height)
         shared = min(self.box[3], main.box[3]) - max(self.box[1], main.box[1])
         apart = max(self.box[0] - main.box[2], main.box[0] - self.box[2])

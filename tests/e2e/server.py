@@ -45,6 +45,7 @@ class Server:
     def __init__(self, folder: Path, models: Path, *command: str, cwd: Path = ROOT, **environ: str):
         self.port, self.v2_port, self.grpc_port = free_ports(3)
         self.log_path = folder / "server.log"
+        # Without what the tests' own processes are told of gRPC: see tests/conftest.py.
         self.environ = {name: value for name, value in os.environ.items() if not name.startswith(("MNIST_", "GRPC_"))}
         self.environ |= {
             "BENTOML_HOME": str(folder / "bentoml"),
