@@ -33,7 +33,8 @@ def parquet_batches(path: Path) -> Iterator[tuple[pa.RecordBatch, float]]:
     with pq.ParquetFile(path, pre_buffer=False, buffer_size=COLUMN_BUFFER_BYTES) as file:
         layout = find_layout(file.schema_arrow)
         rows = 0
-        for batch in _batches_of_pictures(file, layout) if layout.form == "pictures" else _batches(file, layout):
+        pictures = layout.form == "pictures"
+        for batch in _batches_of_pictures(file, layout, path.stat().st_size) if pictures else _batches(file, layout):
             rows += batch.num_rows
             # A broken file may promise fewer rows than it holds, or none.
             yield batch, rows / max(rows, file.metadata.num_rows, 1)
@@ -43,21 +44,17 @@ def _batches(file: pq.ParquetFile, layout: Layout, rows: int = PIXEL_ROWS, **whi
     yield from file.iter_batches(rows, columns=layout.columns, use_threads=False, **which)
 
 
-def _batches_of_pictures(file: pq.ParquetFile, layout: Layout) -> Iterator[pa.RecordBatch]:
+def _batches_of_pictures(file: pq.ParquetFile, layout: Layout, file_bytes: int) -> Iterator[pa.RecordBatch]:
+    left = max(RATIO_FREE_BYTES, MAX_RATIO * file_bytes)
     for number in range(file.num_row_groups):
-        packed_bytes, unpacked_bytes = _sizes(file.metadata.row_group(number), layout.names[0])
-        if unpacked_bytes > max(RATIO_FREE_BYTES, MAX_RATIO * packed_bytes):
+        # What the file says of each column would be closer; but where that is broken, Arrow 26 ends the process.
+        unpacked_bytes = max(file.metadata.row_group(number).total_byte_size, 1)
+        left -= unpacked_bytes
+        if left < 0:
             raise InvalidInput(f"unpacks to more than {MAX_RATIO} times its size")
         # Every row may be the largest value of the dictionary, and that as large as all that is unpacked.
-        rows = BATCH_BYTES // max(unpacked_bytes, 1)
-        yield from _batches(file, layout, min(max(rows, 1), PICTURE_ROWS), row_groups=[number])
-
-
-def _sizes(group: pq.RowGroupMetaData, name: str) -> tuple[int, int]:
-    """Return how many bytes a column takes in the file, and unpacked, by what the file says."""
-    columns = [group.column(position) for position in range(group.num_columns)]
-    own = [column for column in columns if f"{column.path_in_schema}.".startswith(f"{name}.")]
-    return sum(column.total_compressed_size for column in own), sum(column.total_uncompressed_size for column in own)
+        rows = min(max(BATCH_BYTES // unpacked_bytes, 1), PICTURE_ROWS)
+        yield from _batches(file, layout, rows, row_groups=[number])
 
 
 def arrow_batches(path: Path, kind: Kind) -> Iterator[tuple[pa.RecordBatch, float]]:

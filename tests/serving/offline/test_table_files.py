@@ -1,3 +1,6 @@
+import io
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -60,3 +63,25 @@ def test_g13_pictures_that_are_packed_too_well_are_refused_before_they_are_unpac
     with pytest.raises(InvalidInput):
         next(batches)
     assert pa.total_allocated_bytes() <= before
+
+
+# Reads a file, and that with each byte of its end changed, in the lower or upper half: Thrift puts two numbers there.
+READ_BROKEN = """
+import sys
+from tests.fuzz.targets import TARGETS
+
+data, read = sys.stdin.buffer.read(), TARGETS["table"].read
+end = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+assert read(data)
+for place in range(end, len(data)):
+    for change in (0x01, 0x03, 0x10, 0x30):
+        read(data[:place] + bytes([data[place] ^ change]) + data[place + 1:])
+"""
+
+
+def test_pictures_in_a_parquet_file_whose_own_description_is_broken_do_not_end_the_process(digits):
+    pq.write_table(pa.table({"image": [{"bytes": png_bytes(image)} for image in digits[0][:3]]}), file := io.BytesIO())
+    ended = subprocess.run(
+        [sys.executable, "-c", READ_BROKEN], input=file.getvalue(), stderr=subprocess.PIPE, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")
