@@ -27,9 +27,14 @@ export class View {
     this.blocks.hidden = !answer;
     this.note.textContent = answer ? "" : this.session.missing;
     if (!answer) return;
-    const bytes = new Uint8Array(await blob.arrayBuffer());
-    const base = new URL(".", location.href).href;
     const { name } = answer.model;
+    // A large picture takes seconds to write out.
+    const asked = [blob, name, hasToken(), service.grpc_port];
+    if (this.asked?.every((part, place) => part === asked[place])) return;
+    this.asked = asked;
+    const bytes = new Uint8Array(await blob.arrayBuffer());
+    if (asked !== this.asked) return;
+    const base = new URL(".", location.href).href;
     const made = [["curl", snippets.curl(base, name, bytes, hasToken())], ["Python", snippets.python(base, name, bytes, hasToken())]];
     if (service.grpc_port) made.push(["gRPC", snippets.grpc(`${location.hostname}:${service.grpc_port}`, name, this.#pixels(), hasToken(), location.protocol === "https:")]);
     // What is there already keeps its focus, and that it was copied.

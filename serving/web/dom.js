@@ -5,6 +5,9 @@ export const byId = (id) => document.getElementById(id);
 // Where text is typed, which has an undo and a paste of its own.
 export const isTextField = (element) => element.matches?.("textarea, input:not([type=checkbox], [type=range], [type=file])") ?? false;
 
+// With one, a key is a command of the browser, such as Alt and an arrow, which goes back.
+export const hasModifier = (event) => event.altKey || event.ctrlKey || event.metaKey;
+
 export function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {

@@ -1,9 +1,10 @@
 // Look inside: the maps of every layer for this drawing, its kernels, and how any value came about.
 
 import * as api from "./api.js";
-import { choice, decimal, labelled, make } from "./dom.js";
+import { Chooser } from "./chooser.js";
+import { decimal, make } from "./dom.js";
 import { equation } from "./equation.js";
-import { Live } from "./live.js";
+import { Live, persist } from "./live.js";
 import { Maps } from "./maps.js";
 import { Network } from "./network.js";
 
@@ -16,32 +17,31 @@ export class View {
   constructor(body, session) {
     this.session = session;
     this.networks = new Map();
-    this.live = new Live((signal) => this.#ask(signal));
+    this.kernels = [];
+    this.live = new Live((signal) => persist(() => this.#ask(signal), (why) => this.#hide(why), signal));
     this.note = make("p", { class: "note", role: "status" });
     this.layers = make("div", { class: "layers" });
     this.inspector = make("div", { class: "inspector", role: "region", "aria-label": "How the value came about", "aria-live": "polite", tabindex: 0 });
-    this.chooser = make("div");
-    const hint = "Point at a pixel, or go to a map with Tab and move with the arrow keys (Page Up and Page Down change the map), to see how its value came about. Orange is positive, blue negative.";
-    body.append(this.chooser, this.note, make("p", { class: "note" }, hint), make("div", { class: "inside" }, this.layers, this.inspector));
-    document.addEventListener("themechange", () => this.layers.hidden || this.#fill());
+    this.chooser = new Chooser(() => this.update());
+    const hint = "Point at a pixel, or go to a map with Tab and move with the arrow keys (Page Up and Page Down change the map), to see how its value came about. A press holds the value, Enter goes to the arithmetic. Orange is positive, blue negative.";
+    body.append(this.chooser.element, this.note, make("p", { class: "note" }, hint), make("div", { class: "inside" }, this.layers, this.inspector));
+    document.addEventListener("themechange", () => this.layers.hidden || this.#repaint());
   }
 
   update() {
     const models = this.session.service.models.filter((model) => model.layers);
     if (!models.length) return this.#say("No network here was published with its inside.");
-    if (!models.some(({ name }) => name === this.model)) {
-      this.model = (this.session.chosen.find((model) => model.layers) ?? models[0]).name;
-      const select = choice(models.map(({ name }) => [name, name]), this.model, (name) => {
-        this.model = name;
-        this.update();
-      });
-      this.chooser.replaceChildren(labelled("Network ", select));
-    }
+    const first = this.session.chosen.find((model) => model.layers) ?? models[0];
+    this.chooser.offer(models.map(({ name }) => name), first.name);
     if (this.session.blob) return this.live.touch();
     this.live.cancel();
-    // Kept, with the value that was picked, for the next drawing.
+    this.#hide("Draw something first.");
+  }
+
+  // What is shown is of another drawing; kept, with the value that was picked, for the next.
+  #hide(why) {
     this.layers.hidden = this.inspector.hidden = true;
-    this.#say("Draw something first.");
+    this.#say(why);
   }
 
   #say(text) {
@@ -49,23 +49,19 @@ export class View {
   }
 
   async #ask(signal) {
-    try {
-      if (!this.networks.has(this.model)) this.networks.set(this.model, new Network(await api.describe(this.model)));
-      signal.throwIfAborted();
-      const answer = await api.explain(this.session.blob, this.model, "layers", signal);
-      signal.throwIfAborted();
-      const network = this.networks.get(this.model);
-      if (network.model.version !== answer.model.version) {
-        this.networks.delete(this.model);
-        return this.live.touch();
-      }
-      network.fill(answer);
-      this.#show(network);
-      this.#say("");
-    } catch (error) {
-      if (error.name === "AbortError") throw error;
-      this.#say(error.message);
+    const name = this.chooser.value;
+    if (!this.networks.has(name)) this.networks.set(name, new Network(await api.describe(name)));
+    signal.throwIfAborted();
+    const answer = await api.explain(this.session.blob, name, "layers", signal);
+    signal.throwIfAborted();
+    const network = this.networks.get(name);
+    if (network.model.version !== answer.model.version) {
+      this.networks.delete(name);
+      return this.live.touch();
     }
+    network.fill(answer);
+    this.#show(network);
+    this.#say("");
   }
 
   #show(network) {
@@ -73,6 +69,8 @@ export class View {
     if (this.network !== network) {
       this.network = network;
       this.maps = new Map();
+      this.kernels = [];
+      this.held = { by: null };
       this.inspector.replaceChildren(make("p", { class: "note" }, "Nothing chosen yet."));
       this.picked = null;
       this.layers.replaceChildren(...network.layers.map((layer) => this.#layer(layer)));
@@ -81,7 +79,8 @@ export class View {
   }
 
   #layer(layer) {
-    const maps = new Maps({ label: `Values of ${layer.name}. Arrow keys choose a value.`, onpick: (place) => this.#pick(layer, place) });
+    const label = `Values of ${layer.name}. Arrow keys choose a value, Enter goes to how it came about.`;
+    const maps = new Maps({ label, onpick: (place) => this.#pick(layer, place), onenter: () => this.inspector.focus(), held: this.held });
     this.maps.set(layer.name, maps);
     const costs = layer.parameters ? ` · ${layer.parameters.toLocaleString("en")} weights, ${layer.multiply_adds.toLocaleString("en")} multiply-adds` : "";
     return make(
@@ -103,7 +102,9 @@ export class View {
       if (details.childElementCount > 1) return;
       const maps = new Maps({ label: `Kernels of ${layer.name}`, columns: Math.min(shown, into === 1 ? 10 : into) });
       details.append(maps.element);
-      maps.show(values.subarray(0, shown * height * width), [shown, height, width]);
+      const show = () => maps.show(values.subarray(0, shown * height * width), [shown, height, width]);
+      this.kernels.push(show);
+      show();
     });
     return details;
   }
@@ -112,6 +113,11 @@ export class View {
     if (!this.network) return;
     for (const layer of this.network.layers) this.maps.get(layer.name).show(this.network.valuesOf(layer), this.network.extent(layer));
     if (this.picked) this.#pick(...this.picked);
+  }
+
+  #repaint() {
+    this.#fill();
+    for (const show of this.kernels) show();
   }
 
   #pick(layer, place) {

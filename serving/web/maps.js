@@ -1,6 +1,6 @@
 // Pictures of numbers: maps side by side in one canvas, zero in the colour of the ground.
 
-import { decimal, make } from "./dom.js";
+import { decimal, hasModifier, make } from "./dom.js";
 
 const POSITIVE = [200, 80, 10];
 const NEGATIVE = [40, 100, 220];
@@ -25,14 +25,17 @@ function groundOf(element) {
   return getComputedStyle(element).backgroundColor.match(/[\d.]+/g).slice(0, 3).map(Number);
 }
 
-// `values` are float32, maps × height × width. `onpick([map, row, column])` hears of hovering, tapping and arrow keys.
+// `values` are float32, maps × height × width. `onpick([map, row, column])` hears of hovering, tapping and arrow keys,
+// `onenter()` of Enter. `held` is shared by the maps of which one value is held.
 export class Maps {
-  constructor({ label, onpick = null, columns = null, widest = 20 }) {
+  constructor({ label, onpick = null, onenter = null, held = { by: null }, columns = null, widest = 20 }) {
     this.canvas = make("canvas", { class: "pixels maps", role: onpick ? "application" : "img", tabindex: onpick ? 0 : null, "aria-label": label });
     this.marks = [];
     this.picked = make("div", { class: "mark picked", hidden: true });
     this.element = make("div", { class: "maps-frame" }, this.canvas, this.picked);
     this.onpick = onpick;
+    this.onenter = onenter;
+    this.held = held;
     this.columns = columns;
     this.widest = widest;
     this.place = null;
@@ -44,7 +47,8 @@ export class Maps {
     // A row of features, or maps of one value each, are laid out as lines of values.
     this.wraps = height === 1 && (maps === 1 || width === 1);
     const count = maps * height * width;
-    const room = this.element.parentElement?.clientWidth || 320;
+    // A figure in a row of them is only as wide as what it showed before.
+    const room = (this.element.closest(".pair") ?? this.element.parentElement)?.clientWidth || 320;
     const fitting = Math.max(1, Math.floor(room / ((width + GAP) * leastZoom(width))));
     this.perRow = this.wraps ? Math.min(count, 32) : this.columns ?? Math.min(maps, this.widest, fitting);
     this.canvas.width = this.wraps ? this.perRow : this.perRow * (width + GAP) - GAP;
@@ -104,14 +108,22 @@ export class Maps {
       );
       if (place) this.pick(place);
     };
-    this.canvas.addEventListener("pointermove", point);
-    this.canvas.addEventListener("pointerdown", point);
+    this.canvas.addEventListener("pointermove", (event) => {
+      if (event.buttons || !this.held.by) point(event);
+    });
+    // A value that was pressed stays while the pointer goes elsewhere, until it is pressed once more.
+    this.canvas.addEventListener("pointerdown", (event) => {
+      const before = this.held.by === this && String(this.place);
+      point(event);
+      this.held.by = before === String(this.place) ? null : this;
+    });
     this.canvas.addEventListener("focus", () => this.pick(this.place ?? [0, 0, 0]));
     this.canvas.addEventListener("keydown", (event) => this.#key(event));
   }
 
   #key(event) {
-    const move = MOVES[event.key];
+    if (event.key === "Enter") this.onenter?.();
+    const move = hasModifier(event) ? null : MOVES[event.key];
     if (!move || !this.place) return;
     event.preventDefault();
     const step = move[2] + move[1] * this.perRow;

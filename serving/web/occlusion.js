@@ -1,15 +1,16 @@
 // Occlusion map: a square of paper covers each part of the drawing in turn; where the answer changes, it hung on that part.
 
 import * as api from "./api.js";
-import { choice, labelled, make, percent } from "./dom.js";
-import { Live } from "./live.js";
+import { Chooser } from "./chooser.js";
+import { make, percent } from "./dom.js";
+import { Live, persist } from "./live.js";
 import { Maps } from "./maps.js";
 
 export class View {
   constructor(body, session) {
     this.session = session;
-    this.live = new Live((signal) => this.#ask(signal));
-    this.chooser = make("div");
+    this.live = new Live((signal) => persist(() => this.#ask(signal), (why) => this.#hide(why), signal));
+    this.chooser = new Chooser(() => this.update());
     this.note = make("p", { class: "note", role: "status" });
     this.drop = new Maps({ label: "How much covering each pixel lowers or raises the probability. Arrow keys choose a pixel.", onpick: (place) => this.#pick(place) });
     this.drawing = new Maps({ label: "The drawing, 28 by 28 pixels" });
@@ -17,38 +18,30 @@ export class View {
     this.summary = make("p");
     const figure = (maps, caption) => make("figure", {}, maps.element, make("figcaption", {}, caption));
     this.figures = make("div", { class: "pair", hidden: true }, figure(this.drawing, "what the network sees"), figure(this.drop, "orange: the answer hangs on this part; blue: without it the answer is surer"));
-    body.append(this.chooser, this.note, this.summary, this.figures, this.text);
+    body.append(this.chooser.element, this.note, this.summary, this.figures, this.text);
     document.addEventListener("themechange", () => this.answer && this.#show(this.answer));
   }
 
   update() {
     const { models } = this.session.service;
-    if (!models.some(({ name }) => name === this.model)) {
-      this.model = this.session.chosen[0]?.name ?? models[0].name;
-      const select = choice(models.map(({ name }) => [name, name]), this.model, (name) => {
-        this.model = name;
-        this.update();
-      });
-      this.chooser.replaceChildren(labelled("Network ", select));
-    }
+    this.chooser.offer(models.map(({ name }) => name), this.session.chosen[0]?.name ?? models[0].name);
     if (this.session.blob) return this.live.touch();
     this.live.cancel();
+    this.#hide("Draw something first.");
+  }
+
+  #hide(why) {
     this.answer = null;
-    this.note.textContent = "Draw something first.";
+    this.note.textContent = why;
     this.figures.hidden = true;
     this.summary.textContent = this.text.textContent = "";
   }
 
   async #ask(signal) {
-    try {
-      const answer = await api.explain(this.session.blob, this.model, "occlusion", signal);
-      signal.throwIfAborted();
-      this.#show(answer);
-      this.note.textContent = "";
-    } catch (error) {
-      if (error.name === "AbortError") throw error;
-      this.note.textContent = error.message;
-    }
+    const answer = await api.explain(this.session.blob, this.chooser.value, "occlusion", signal);
+    signal.throwIfAborted();
+    this.#show(answer);
+    this.note.textContent = "";
   }
 
   #show(answer) {

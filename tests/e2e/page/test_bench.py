@@ -103,3 +103,12 @@ def test_without_an_answer_the_views_say_what_is_missing(sheet: Sheet):
     expect(bench).to_have_text("No network could read what is there. This is blank paper.")
     sheet.choose()
     expect(code).to_have_text("Choose a network first.")
+
+
+def test_pictures_of_the_bench_are_as_large_as_before_they_were_small(sheet: Sheet):
+    view = sheet.view("bench")
+    frames = view.locator(".maps-frame")
+    before = [frame.bounding_box() for frame in frames.all()]
+    for size in ("4", "28"):
+        view.get_by_label("Picture", exact=False).select_option(size)
+    assert [frame.bounding_box() for frame in frames.all()] == before

@@ -96,3 +96,24 @@ def test_over_tls_the_grpc_request_speaks_tls_too(sheet: Sheet):
     encrypted, plain = (sheet.page.evaluate(write, [folder, tls]) for tls in (True, False))
     assert 'InferenceServerClient("reader:8001", ssl=True)' in encrypted
     assert 'InferenceServerClient("reader:8001")' in plain
+
+
+COUNT = """
+  window.written = 0;
+  const whole = Blob.prototype.arrayBuffer;
+  Blob.prototype.arrayBuffer = function () { window.written++; return whole.call(this); };
+"""
+
+
+def test_a_picture_that_is_written_out_is_not_written_out_again(open_sheet: Callable[..., Sheet]):
+    sheet = open_sheet()
+    sheet.page.add_init_script(COUNT)
+    sheet.open().upload("paper.png", encode(".png", paper()))
+    sheet.expect_digit("7")
+    snippet = sheet.view("code").locator(".snippet").first
+    expect(snippet).to_be_visible()
+    before = sheet.page.evaluate("written")
+    sheet.choose(DEFAULT, "mnist-mlp")
+    sheet.expect_digit("7", "mnist-mlp")
+    assert sheet.page.evaluate("written") == before
+    expect(snippet).to_be_visible()

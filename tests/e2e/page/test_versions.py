@@ -58,3 +58,17 @@ def test_a_network_that_is_gone_leaves_the_page(sheet: Sheet, listed: list[dict[
     sheet.draw()
     expect(sheet.card("mnist-mlp")).to_have_count(0)
     sheet.expect_digit("7")
+
+
+def test_a_network_that_is_loaded_later_is_offered_inside(sheet: Sheet, server: Server):
+    listed = json.loads(server.get("/models").content)
+    sheet.page.route("**/models", lambda route: route.fulfill(json=listed | {"models": listed["models"][:2]}))
+    sheet.open().draw()
+    options = sheet.view("inside").locator("select option")
+    expect(options).to_have_count(2)
+    sheet.page.unroute("**/models")
+    sheet.page.context.set_offline(True)
+    expect(sheet.page.locator("#banner")).to_be_visible()
+    sheet.page.context.set_offline(False)
+    expect(sheet.page.locator("#models input")).to_have_count(len(listed["models"]))
+    expect(options).to_have_count(len(listed["models"]))
