@@ -63,8 +63,10 @@ class Card {
     this.time.textContent = "";
   }
 
-  waiting(on) {
-    this.element.classList.toggle("waiting", on);
+  // What it shows was answered about another drawing.
+  wait() {
+    this.reset("Waiting for the answer …");
+    this.element.classList.add("waiting");
   }
 
   fail(text) {
@@ -81,7 +83,7 @@ class Card {
   }
 
   #fill({ digit, probabilities, accepted = true }, sure, verdict, className) {
-    this.waiting(false);
+    this.element.classList.remove("waiting");
     this.element.classList.toggle("refused", !accepted);
     this.digit.textContent = digit ?? "–";
     this.sure.textContent = sure;

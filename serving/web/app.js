@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { askForToken } from "./access.js";
 import { Cards, showSeen, spoken } from "./answers.js";
 import { byId, isTextField, make, percent } from "./dom.js";
-import { Live } from "./live.js";
+import { Live, pause } from "./live.js";
 import { Pad } from "./pad.js";
 import { Sources, sourceOf } from "./sources.js";
 import { keep, recall } from "./store.js";
@@ -16,6 +16,7 @@ const LONGEST_RETRY_MS = 5000;
 
 // An answer that takes longer is shown to be on its way.
 const LONG_MS = 300;
+const NO_ANSWER = "No answer yet.";
 
 // What the views below get: the picture last asked about and its answer.
 const session = {
@@ -38,30 +39,36 @@ const live = new Live(ask);
 const say = (text) => (byId("source").textContent = text);
 
 async function ask(signal) {
-  if (!session.service || pad.isEmpty) return forget();
+  if (!session.service || pad.isEmpty) return forget(pad.isEmpty ? undefined : NO_ANSWER);
   const blob = await pad.toBlob();
   signal.throwIfAborted();
-  const wait = (on) => session.chosen.forEach(({ name }) => cards.of(name)?.waiting(on));
-  const waits = setTimeout(wait, LONG_MS, true);
   try {
-    const answers = await Promise.all(session.chosen.map(({ name }) => askOne(blob, name, signal)));
+    let answers = await Promise.all(session.chosen.map(({ name }) => askOne(blob, name, signal)));
     signal.throwIfAborted();
     await settle(blob, answers);
+    // Who had too much to do is asked again, nobody else, and only about what is still there.
+    while (answers.some(({ again_s }) => again_s)) {
+      await pause(Math.max(...answers.map(({ again_s }) => again_s ?? 0)), signal);
+      answers = await Promise.all(answers.map((answer) => (answer.again_s ? askOne(blob, answer.name, signal) : answer)));
+      signal.throwIfAborted();
+      await settle(blob, answers);
+    }
   } catch (error) {
     if (error instanceof api.Offline) {
       waitForService(error.message);
       // What is shown was answered about another drawing.
-      cards.reset("No answer yet.");
+      cards.reset(NO_ANSWER);
       await show(blob, []);
     } else if (error instanceof api.Locked) lock();
     else throw error;
-  } finally {
-    clearTimeout(waits);
-    if (!signal.aborted) wait(false);
   }
 }
 
 async function askOne(blob, name, signal) {
+  const waits = setTimeout(() => {
+    cards.of(name)?.wait();
+    if (session.blob !== blob) showQuick(null);
+  }, LONG_MS);
   try {
     const answer = await api.predict(blob, name, signal);
     if (!signal.aborted) cards.of(name)?.answer(answer.prediction, answer.took_ms);
@@ -71,8 +78,9 @@ async function askOne(blob, name, signal) {
     if (!(error instanceof api.Refused)) throw error;
     if (error.status === 404) noticeVersion(name, null);
     if (!signal.aborted) cards.of(name)?.fail(error.message);
-    if (error.status === 429) setTimeout(() => live.touch(), 1000 * (error.retryAfter_s || 1));
-    return { refusal: `${name}: ${error.message}` };
+    return { name, refusal: `${name}: ${error.message}`, again_s: error.status === 429 ? error.retryAfter_s || 1 : null };
+  } finally {
+    clearTimeout(waits);
   }
 }
 
@@ -103,10 +111,10 @@ async function show(blob, answers) {
   updateViews();
 }
 
-function forget() {
+function forget(text) {
   if (!retry) allIsWell();
   Object.assign(session, { blob: null, answer: null });
-  cards.reset();
+  cards.reset(text);
   byId("spoken").textContent = "";
   showQuick(null);
   showSeen(null, pad);
@@ -116,7 +124,7 @@ function forget() {
 // Where the cards lie below the fold, the sheet's own heading says what is read.
 function showQuick(prediction) {
   const digit = prediction?.digit;
-  byId("quick").textContent = digit == null ? "" : `reads ${digit}, ${percent(prediction.confidence)}`;
+  byId("quick").textContent = digit == null ? "" : `reads ${digit}, ${prediction.accepted ? percent(prediction.confidence) : "not accepted"}`;
 }
 
 function updateViews() {
@@ -126,8 +134,10 @@ function updateViews() {
 
 let retry = null;
 let wait_ms = FIRST_RETRY_MS;
+let trouble = "";
 
-function waitForService(text) {
+function waitForService(text = trouble) {
+  trouble = text;
   const banner = byId("banner");
   const whole = `${text} Your drawing is kept; trying again …`;
   // Read out once, however often it is tried.
@@ -137,7 +147,7 @@ function waitForService(text) {
   const attempt = async () => {
     const alive = await api.isAlive();
     retry = null;
-    await (alive ? start() : waitForService(text));
+    await (alive ? start() : waitForService());
   };
   retry = setTimeout(attempt, wait_ms);
   wait_ms = Math.min(2 * wait_ms, LONGEST_RETRY_MS);
@@ -157,7 +167,10 @@ function allIsWell() {
 function lock() {
   stopWaiting();
   allIsWell();
+  // What is shown was answered about another drawing.
+  forget(NO_ANSWER);
   session.service = null;
+  byId("more").hidden = true;
   askForToken(byId("access"), start);
 }
 
@@ -202,7 +215,9 @@ async function openView(details) {
   if (!details.open || !session.service) return;
   const body = details.querySelector(".body");
   if (!session.views.has(details.id)) {
-    const { View } = await import(VIEWS[details.id]);
+    const loaded = await import(VIEWS[details.id]).catch(() => null);
+    if (!loaded) return waitForService("The service does not answer.");
+    const { View } = loaded;
     if (!session.views.has(details.id)) session.views.set(details.id, Object.assign(new View(body, session), { details }));
   }
   session.views.get(details.id).update();
@@ -216,6 +231,7 @@ async function start() {
   }
   stopWaiting();
   byId("access").replaceChildren();
+  byId("more").hidden = false;
   offerModels();
   choose();
   for (const id of ["inside", "occlusion"]) byId(id).hidden = !session.service.explain;
@@ -234,7 +250,10 @@ pad.addEventListener("change", () => {
 });
 byId("undo").addEventListener("click", () => pad.undo());
 byId("clear").addEventListener("click", () => pad.clear());
-byId("pen-width").addEventListener("input", (event) => (pad.penWidth = Number(event.target.value)));
+const setPen = () => (pad.penWidth = Number(byId("pen-width").value));
+byId("pen-width").addEventListener("input", setPen);
+// Browsers put back what was set before one went away, and tell nobody.
+window.addEventListener("pageshow", setPen);
 document.addEventListener("keydown", (event) => {
   if (event.key.toLowerCase() === "z" && !event.shiftKey && (event.ctrlKey || event.metaKey) && !isTextField(event.target)) pad.undo();
 });

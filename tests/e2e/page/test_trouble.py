@@ -2,8 +2,10 @@
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.e2e.browser import Sheet, encode, expect, paper
@@ -135,3 +137,61 @@ def test_a_network_that_is_no_longer_there_is_still_chosen_when_it_comes_back(sh
     sheet.page.unroute("**/models")
     sheet.open()
     expect(sheet.page.locator(".card")).to_have_count(2)
+
+
+def test_a_view_that_cannot_be_fetched_comes_later(sheet: Sheet):
+    sheet.page.route("**/inside.js", lambda route: route.abort())
+    sheet.page.locator("#inside > summary").press("Enter")
+    expect(sheet.page.locator("#banner")).to_contain_text("The service does not answer.")
+    sheet.page.unroute("**/inside.js")
+    expect(sheet.page.locator("#inside [role=status]")).to_have_text("Draw something first.")
+    expect(sheet.page.locator("#banner")).to_be_hidden()
+
+
+def test_why_it_waits_is_what_happened_last(sheet: Sheet):
+    asked: list[str] = []
+
+    def refuse(route: Any) -> None:
+        asked.append(route.request.url)
+        route.abort()
+
+    sheet.page.context.set_offline(True)
+    banner = sheet.page.locator("#banner")
+    expect(banner).to_contain_text("This device is offline.")
+    sheet.page.route(re.compile("/(models|readyz)"), refuse)
+    sheet.page.context.set_offline(False)
+    expect(banner).to_contain_text("The service does not answer.")
+    sheet.page.evaluate(WATCH_BANNER)
+    before = len(asked)
+    settle_on(sheet, lambda: len(asked) >= before + 3, True)
+    assert not [text for text in sheet.page.evaluate("said") if "offline" in text]
+
+
+def test_what_was_read_before_the_token_was_withdrawn_is_no_answer(sheet: Sheet):
+    sheet.draw(((0.5, 0.1), (0.5, 0.9)))
+    sheet.expect_digit("1")
+    sheet.page.route("**/predict*", lambda route: route.fulfill(status=401, json={"error": "unknown token"}))
+    sheet.upload("paper.png", encode(".png", paper()))
+    expect(sheet.page.locator("#access form")).to_be_visible()
+    expect(sheet.page.locator("#more")).to_be_hidden()
+    sheet.expect_digit(NO_DIGIT)
+    expect(sheet.page.locator("#seen")).to_be_hidden()
+    sheet.draw(((0.1, 0.1), (0.2, 0.1)))
+    sheet.page.wait_for_timeout(500)
+    expect(sheet.card(DEFAULT)).to_contain_text("No answer yet.")
+
+
+def test_an_answer_that_takes_long_leaves_no_older_one_in_its_place(open_sheet: Callable[..., Sheet]):
+    sheet = open_sheet(360, 740).open()
+    sheet.draw()
+    sheet.expect_digit("7")
+    late: list[Any] = []
+    sheet.page.route("**/predict*", lambda route: late.append(route))
+    sheet.upload("blank.png", encode(".png", np.full((300, 300), 240, np.uint8)))
+    expect(sheet.card(DEFAULT)).to_contain_text("Waiting for the answer")
+    sheet.expect_digit(NO_DIGIT)
+    expect(sheet.page.locator("#quick")).to_have_text("")
+    settle_on(sheet, lambda: bool(late), True)
+    for route in late:
+        route.continue_()
+    expect(sheet.card(DEFAULT).locator(".refusal")).to_contain_text("there is no ink")
