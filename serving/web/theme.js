@@ -13,10 +13,12 @@ export function connectTheme(button) {
   let theme = recall("theme");
   if (!Object.hasOwn(NEXT, theme)) theme = "system";
   show(theme);
+  const tell = () => document.dispatchEvent(new Event("themechange"));
   button.addEventListener("click", () => {
     theme = NEXT[theme];
     keep("theme", theme);
     show(theme);
-    document.dispatchEvent(new Event("themechange"));
+    tell();
   });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", tell);
 }
