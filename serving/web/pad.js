@@ -1,6 +1,6 @@
 // The sheet of paper: strokes and pictures, undo and clear, drawing by pointer or keyboard.
 
-import { make } from "./dom.js";
+import { hasModifier, make } from "./dom.js";
 
 const INK = "#111111";
 const PAPER = "#ffffff";
@@ -128,9 +128,10 @@ export class Pad extends EventTarget {
   }
 
   #key(event) {
+    if (hasModifier(event)) return;
     const arrow = ARROWS[event.key];
     if (arrow) this.#moveByKey(arrow, event.shiftKey ? 1 : KEY_STEP);
-    else if (event.key === " ") this.#togglePen();
+    else if (event.key === " ") this.#togglePen(event.repeat);
     else if (event.key === "Escape") this.#liftPen();
     else return;
     event.preventDefault();
@@ -146,8 +147,8 @@ export class Pad extends EventTarget {
     this.#showCursor();
   }
 
-  #togglePen() {
-    if (this.#stroke) return; // one stroke at a time
+  #togglePen(again) {
+    if (again || this.#stroke) return; // the key is still held; one stroke at a time
     if (this.#keyboardStroke) {
       this.#liftPen();
       this.#showCursor();

@@ -37,6 +37,8 @@ export class Sources {
     this.pad = pad;
     this.say = say;
     this.turn = 0;
+    // Who draws, clears or takes back meanwhile no longer waits for it.
+    pad.addEventListener("change", () => this.turn++);
     this.#connectFile();
     this.#connectPaste();
     this.#connectDrop();

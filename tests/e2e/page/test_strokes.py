@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 
 from tests.e2e.browser import Sheet, encode, expect, paper
+from tests.e2e.page.conftest import DEFAULT
 from tests.e2e.page.steps import NO_DIGIT, settle_on
 
 pytestmark = pytest.mark.browser
@@ -142,3 +143,51 @@ def test_a_stroke_costs_the_same_however_many_came_before(open_sheet: Callable[.
     drawn = ink(sheet)
     sheet.page.locator("#undo").click()
     assert 0 < ink(sheet) < drawn
+
+
+@pytest.mark.parametrize("act", ["draw", "clear"])
+def test_a_picture_that_takes_longer_does_not_land_on_what_is_drawn_meanwhile(
+    open_sheet: Callable[..., Sheet], act: str
+):
+    sheet = open_sheet()
+    sheet.page.add_init_script(SLOW_FIRST)
+    sheet.open()
+    sheet.draw(((0.5, 0.1), (0.5, 0.9)))
+    sheet.upload("slow.png", encode(".png", paper()))
+    if act == "draw":
+        sheet.draw(((0.4, 0.1), (0.5, 0.1)))
+    else:
+        sheet.page.locator("#clear").click()
+    settle_on(sheet, lambda: sheet.page.evaluate("read"), 1)
+    sheet.page.wait_for_timeout(300)
+    expect(sheet.page.locator("#source")).to_have_text("")
+
+
+def test_the_pen_is_as_wide_as_its_slider_says_after_one_comes_back(sheet: Sheet):
+    sheet.page.locator("#pen-width").fill("60")
+    sheet.draw(((0.5, 0.2), (0.5, 0.8)))
+    wide = ink(sheet)
+    sheet.page.get_by_role("link", name="API documentation").click()
+    expect(sheet.page.locator("article").first).to_be_visible()
+    sheet.page.go_back()
+    expect(sheet.card(DEFAULT)).to_be_visible()
+    assert sheet.page.locator("#pen-width").input_value() == "60"
+    sheet.draw(((0.5, 0.2), (0.5, 0.8)))
+    assert ink(sheet) == pytest.approx(wide, rel=0.02)
+
+
+def test_a_key_that_is_held_puts_the_pen_down_once(sheet: Sheet):
+    sheet.page.locator("#pad").focus()
+    for _ in range(7):
+        sheet.page.keyboard.down("Space")
+    sheet.page.keyboard.up("Space")
+    sheet.page.locator("#undo").click()
+    expect(sheet.page.locator("#undo")).to_be_disabled()
+
+
+@pytest.mark.parametrize("key", ["Alt+ArrowLeft", "Control+ArrowLeft", "Meta+ArrowLeft"])
+def test_commands_of_the_browser_are_left_to_it(sheet: Sheet, key: str):
+    sheet.page.evaluate("addEventListener('keydown', (event) => (window.taken = event.defaultPrevented))")
+    sheet.page.locator("#pad").focus()
+    sheet.page.keyboard.press(key)
+    assert sheet.page.evaluate("taken") is False
