@@ -201,8 +201,14 @@ function recallNames() {
 
 let wanted = recallNames();
 
+let offered = "";
+
+// What is offered already keeps its focus, and what is chosen of it.
 function offerModels() {
   const { models, default_model } = session.service;
+  const texts = JSON.stringify([default_model, models.map(({ name, description }) => [name, description])]);
+  if (texts === offered) return;
+  offered = texts;
   const kept = wanted.filter((name) => models.some((model) => model.name === name));
   const names = kept.length ? kept : [default_model];
   const chips = models.map(({ name, description }) =>

@@ -43,6 +43,19 @@ def test_an_answer_of_somebody_else_is_no_answer_of_the_service(sheet: Sheet):
     sheet.expect_digit("7")
 
 
+@pytest.mark.parametrize("chosen", [(DEFAULT,), ()])
+def test_networks_stay_as_they_were_chosen_when_the_service_comes_back(sheet: Sheet, chosen: tuple[str, ...]):
+    sheet.choose(*chosen)
+    sheet.page.locator("#models input").nth(1).focus()
+    sheet.page.context.set_offline(True)
+    expect(sheet.page.locator("#banner")).to_be_visible()
+    with sheet.page.expect_response("**/models"):
+        sheet.page.context.set_offline(False)
+    expect(sheet.page.locator("#banner")).to_be_hidden()
+    expect(sheet.page.locator("#models input").nth(1)).to_be_focused()
+    expect(sheet.page.locator(".card")).to_have_count(len(chosen))
+
+
 WATCH_BANNER = """() => {
   const banner = document.getElementById("banner");
   const says = () => (banner.hidden ? "" : banner.textContent);
