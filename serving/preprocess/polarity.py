@@ -17,7 +17,7 @@ from serving.preprocess.background import (
     subtract,
 )
 from serving.preprocess.grey import Grey, histogram_of
-from serving.preprocess.outline import corners_of, largest_outline
+from serving.preprocess.outline import corners_of, is_border_soft, largest_outline
 
 # It is decided in a picture of at most this longer side.
 POLARITY_SIDE_PIXELS = 128
@@ -37,10 +37,10 @@ MIN_PIECE_SHARE = 0.03
 BULGE_SHARE = 0.02
 STRAIGHT_SHARE, SOLID_SHARE = 0.96, 0.88
 
-# Along the border of ink the levels differ from pixel to pixel by more than this share of the difference between both
-# classes: 0.29 out of focus, but 0.03 to 0.12 around the light of a flash or a lamp. Where more of the border than this
-# share is softer, what is even over so many pixels is light and shade.
-SOFT_STEP, MAX_SOFT_SHARE, SPOT_PIXELS = 0.15, 0.2, 39
+# Over two pixels of the border of ink the levels differ by more than this share of the difference between both classes:
+# 0.58 out of focus, but 0.06 to 0.24 around the light of a flash or a lamp. Where more of the border than this share is
+# softer, what is even over so many pixels is light and shade.
+SOFT_STEP, MAX_SOFT_SHARE, SPOT_PIXELS = 0.3, 0.2, 39
 
 
 class Polarity(NamedTuple):
@@ -121,20 +121,12 @@ def _edges(picture: Grey) -> Grey:
 def _fills_the_lighter_one_most(flat: Grey) -> bool:
     """Return whether the lighter class fills most of a picture without shading, and of its border: the paper."""
     _, light = cv2.threshold(flat, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    if _is_border_soft(flat, light):
+    if is_border_soft(flat, light, SOFT_STEP, MAX_SOFT_SHARE):
         flat = subtract(flat, cv2.medianBlur(flat, SPOT_PIXELS).astype(np.float32) - 128)
         _, light = cv2.threshold(flat, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     peeled = _peel_frame(light)
     most = (2 * cv2.mean(peeled)[0] - 1) + (2 * cv2.mean(_edges(peeled))[0] - 1)
     return most >= max(-1.0, min(1.0, _skewness(flat)))
-
-
-def _is_border_soft(flat: Grey, light: Grey) -> bool:
-    """Return whether what is 1 in `light` is the light of a lamp or the shade of a corner: the border is no ink's."""
-    border = cv2.dilate(light, EDGE) - cv2.erode(light, EDGE)
-    difference = cv2.mean(flat, light)[0] - cv2.mean(flat, 1 - light)[0]
-    steps = histogram_of(cv2.morphologyEx(flat, cv2.MORPH_GRADIENT, EDGE), border)  # over two pixels
-    return bool(steps[2 * SOFT_STEP * difference > GRADES].sum() > MAX_SOFT_SHARE * steps.sum())
 
 
 def _skewness(grey: Grey) -> float:

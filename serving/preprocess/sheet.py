@@ -10,7 +10,7 @@ import numpy as np
 
 from serving.preprocess.background import BELL_DEVIATION, fit_shading, subtract
 from serving.preprocess.grey import Grey
-from serving.preprocess.outline import corners_of, largest_outline
+from serving.preprocess.outline import corners_of, is_border_soft, largest_outline
 
 # Of the picture: a smaller body is a digit, a smaller empty sheet a blot, a smaller table the edge of a scan; what has
 # writing on it is told from a digit by that, down to a label 25 pixels wide of 128.
@@ -41,6 +41,9 @@ HOLE_SHARE, HOLE_ROOM = 0.65, 1.8
 # the paper, and out of its own grain.
 MAX_PAPER_ON_TABLE, MAX_INK_ON_TABLE = 0.1, 0.003
 INK_LEVEL, EMPTY_LEVEL, GRAIN_LEVEL = 0.5, 0.15, 6.0
+# Over two pixels of most of a pale sheet's border the levels differ by 0.8 of the difference between both sides and
+# more; of what is in the light by 0.02 to 0.4.
+SOFT_STEP, MAX_SOFT_SHARE = 0.6, 0.5
 # The edge of the sheet, in pixels of the small picture, is not looked at.
 EDGE = np.ones((5, 5), np.uint8)
 # What is written on a round body reaches no pixel at its rim: else it goes on beside it.
@@ -122,7 +125,8 @@ def _pale_sheet(small: Grey, flat: Grey, larger: Grey, lighter: bool) -> Sheet |
 def _sheet_of(body: Grey, small: Grey, pale: bool = False) -> Sheet | None:
     """Return the sheet that is the largest part of `body`, 255 there, with what is written on it.
 
-    If it is `pale`, it may be a square of the page: so nothing else is as bright, and nothing is written beside it.
+    If it is `pale`, it may be a square of the page or its part in the light: so nothing else is as bright, nothing is
+    written beside it, and its border is sharp.
     """
     shape = _shape_of(body)
     if shape is None:
@@ -141,6 +145,8 @@ def _sheet_of(body: Grey, small: Grey, pale: bool = False) -> Sheet | None:
     if written and _is_hole(surface, around, shape):
         return None
     if not shape.straight and (not written or surface.ink[cv2.erode(mask, RIM) == 0].any()):
+        return None
+    if pale and is_border_soft(small, shape.filled, SOFT_STEP, MAX_SOFT_SHARE):
         return None
     if pale or shape.cut or not written:
         is_table = (body[table] > 0).mean() <= MAX_PAPER_ON_TABLE and around.size >= MIN_TABLE_SHARE * small.size

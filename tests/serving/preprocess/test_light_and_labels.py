@@ -103,3 +103,16 @@ def test_a_digit_beside_a_longer_line_is_not_one_with_it(digit: int, x: int, top
     page = _page(digit)
     cv2.line(page, (x, top), (x + 4, bottom), PEN, 6, cv2.LINE_AA)
     assert "several_digits" in prepare(png(page)).reasons
+
+
+@pytest.mark.parametrize(("angle", "edge"), [(5.04, 0.4), (5.04, 0.49), (5.04, 0.55), (5.2, 0.55)])
+@pytest.mark.parametrize("soft", [0.06, 0.078, 0.1])
+def test_what_is_lit_beside_a_shadow_is_no_sheet(angle: float, edge: float, soft: float) -> None:
+    page = np.full((384, 217), 187, np.uint8)
+    for stroke in ([(42, 216), (192, 184)], [(24, 240), (28, 262), (60, 285), (50, 330), (22, 358)]):
+        cv2.polylines(page, [np.array(stroke)], False, 25, 17, cv2.LINE_AA)
+    y, x = np.mgrid[-1:1:384j, -1:1:217j]
+    along = x * np.cos(angle) + y * np.sin(angle)
+    light = (1 + 0.247 * along) * (1 - 0.42 / (1 + np.exp(-(along - edge) / soft)))
+    lit = np.clip(page * light + np.random.default_rng(0).normal(0, 2, light.shape), 0, 255)
+    assert _same(lit.astype(np.uint8), page)
