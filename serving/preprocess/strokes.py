@@ -36,6 +36,8 @@ NEIGHBOUR_GAP = 0.06
 # A part within the gap is no stroke of the digit either where it shares this much of the taller one's height and stands
 # apart: a digit beside a line, which would make a 6 or a 4 of it. Of 12,000 of MNIST's digits 4 are refused for it.
 BESIDE_SHARE = 0.25
+# The flag of a 5 may stand apart from it, beside what is less than so many times as high as broad: that is no line.
+FLAGGED = 4
 # What lies all but this share in a band along the edges, of the shorter side, is the frame of a scan; a digit that was
 # cut out to the last pixel is not.
 EDGE_BAND = 0.1
@@ -272,7 +274,9 @@ def _group(kept: list[Part], apart: list[Part]) -> tuple[list[Part], list[Part]]
         if part.side < SPECK_SHARE * main.side or part.is_rule(main):
             continue
         near = _gap(part.box, _union([other.box for other in chosen])) <= GAP_SHARE * main.side
-        near = near and not part.is_neighbour(main, BESIDE_SHARE) and part not in apart
+        is_flag = part.width > part.height and main.height < FLAGGED * main.width
+        least = NEIGHBOUR_SHARE if is_flag else BESIDE_SHARE
+        near = near and not part.is_neighbour(main, least) and part not in apart
         (chosen if near else others).append(part)
     return chosen, others
 

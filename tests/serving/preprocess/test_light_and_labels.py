@@ -116,3 +116,14 @@ def test_what_is_lit_beside_a_shadow_is_no_sheet(angle: float, edge: float, soft
     light = (1 + 0.247 * along) * (1 - 0.42 / (1 + np.exp(-(along - edge) / soft)))
     lit = np.clip(page * light + np.random.default_rng(0).normal(0, 2, light.shape), 0, 255)
     assert _same(lit.astype(np.uint8), page)
+
+
+@pytest.mark.parametrize(("gap", "reasons"), [(40, ()), (100, ("several_digits",))])
+def test_the_flag_of_a_5_may_stand_apart_from_it(gap: int, reasons: tuple[str, ...]) -> None:
+    page = np.full((400, 400), PAPER, np.uint8)
+    cv2.polylines(page, [np.array([(170, 100), (190, 220), (150, 270), (130, 250)])], False, PEN, 24, cv2.LINE_AA)
+    cv2.line(page, (190 + gap, 150), (240 + gap, 120), PEN, 24, cv2.LINE_AA)
+    found = prepare(png(page))
+    assert found.reasons == reasons
+    assert found.box is not None
+    assert (found.box[2] > 240 + gap) == (reasons == ())
