@@ -20,6 +20,7 @@ UV ?=
 
 # For each target of the coverage-guided fuzzer.
 FUZZ_SECONDS ?= 60
+FUZZ_SEED ?= 0
 
 # Three on two cores: a third of their time is waiting for servers. Each takes up to 1.5 GB for torch. One that ends is not
 # replaced: pytest-xdist 3.8 waits for ever then. In the order of their names, or files of few but long tests come last, and
@@ -61,7 +62,7 @@ test-floors: ## run the service's tests with the oldest releases that pyproject.
 		--deselect tests/e2e/test_packages.py::test_every_other_package_of_the_image_is_imported
 
 fuzz: $(FUZZ) ## fuzz every reader, FUZZ_SECONDS each, and the interfaces of a real server
-	.venv-fuzz/bin/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+	.venv-fuzz/bin/python -m tests.fuzz --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
 	.venv-fuzz/bin/python -m pytest tests/fuzz/test_openapi.py tests/fuzz/test_protocol.py
 
 bench: $(DEV) ## measure the service beside a bare server: processor time, rates, latencies, start, memory

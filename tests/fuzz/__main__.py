@@ -24,14 +24,14 @@ FINDINGS = ("crash-*", "timeout-*", "oom-*", "leak-*")
 LAST_LINES, SMALL = 20, 4000
 
 
-def fuzz(guided: ModuleType, name: str, seconds: int) -> tuple[int, float, list[Path]]:
+def fuzz(guided: ModuleType, name: str, options: list[str]) -> tuple[int, float, list[Path]]:
     """Return how many inputs ran, in how many seconds, and what to look at if one of them broke the target."""
     folder = FOLDER / name
     folder.mkdir(parents=True, exist_ok=True)
     earlier = _inputs(folder)
     started = time.monotonic()
     with (folder / "log").open("wb") as log:
-        arguments = log.fileno(), guided, name, folder, seconds
+        arguments = log.fileno(), guided, name, folder, options
         process = multiprocessing.get_context("fork").Process(target=_fuzz_here, args=arguments)
         process.start()
         process.join()
@@ -44,13 +44,13 @@ def fuzz(guided: ModuleType, name: str, seconds: int) -> tuple[int, float, list[
     return count, time.monotonic() - started, findings
 
 
-def _fuzz_here(log: int, guided: ModuleType, name: str, folder: Path, seconds: int) -> None:
+def _fuzz_here(log: int, guided: ModuleType, name: str, folder: Path, options: list[str]) -> None:
     for stream in (1, 2):
         os.dup2(log, stream)
     # libFuzzer ends the process by exit(), where ONNX Runtime waits for a thread that only the first process has.
     leave = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p)(lambda code, _: os._exit(code))
     ctypes.CDLL(None).on_exit(leave, None)
-    guided.fuzz(name, folder, [f"-max_total_time={seconds}"])
+    guided.fuzz(name, folder, options)
 
 
 def _inputs(folder: Path) -> dict[Path, int]:
@@ -76,10 +76,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(guided.TARGETS)}; all by default")
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
+    parser.add_argument("--seed", type=int, default=0, help="tries the same inputs each time; 0: others each time")
     arguments = parser.parse_args()
+    options = [f"-max_total_time={arguments.seconds}", f"-seed={arguments.seed}"]
     found, date = [], datetime.datetime.now(datetime.UTC).date().isoformat()
     for name in arguments.targets or guided.TARGETS:
-        count, seconds, findings = fuzz(guided, name, arguments.seconds)
+        count, seconds, findings = fuzz(guided, name, options)
         found += findings
         print(f"| `{name}` | {count:,} | {seconds:.0f} | {len(findings)} | {date} |", flush=True)
     for path in found:
