@@ -127,3 +127,19 @@ def test_the_flag_of_a_5_may_stand_apart_from_it(gap: int, reasons: tuple[str, .
     assert found.reasons == reasons
     assert found.box is not None
     assert (found.box[2] > 240 + gap) == (reasons == ())
+
+
+@pytest.mark.parametrize("digit", [1, 2, 3, 5, 7])
+@pytest.mark.parametrize("table", [60, 150])
+@pytest.mark.parametrize("cut", [60, 75])
+def test_a_round_label_that_the_edge_of_the_picture_cuts_is_no_0(digit: int, table: int, cut: int) -> None:
+    label = cv2.circle(np.zeros((400, 400), np.uint8), (200, 190), 130, 255, -1)
+    page = np.where(label > 0, _page(digit), table).astype(np.uint8)[cut:]
+    assert prepare(png(page)).reasons == ("not_a_digit",) or _same(page, _page(digit)[cut:])
+
+
+@pytest.mark.parametrize("side", [40, 70, 100])
+@pytest.mark.parametrize("pen", [24, 40, 56])
+def test_the_hole_of_a_broad_0_is_no_writing(side: int, pen: int) -> None:
+    page = cv2.ellipse(np.full((400, 400), PAPER, np.uint8), (200, 200), (side, 110), 10, 0, 360, PEN, pen, cv2.LINE_AA)
+    assert prepare(png(page)).reasons == ()
