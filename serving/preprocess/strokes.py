@@ -3,18 +3,19 @@
 Must not know: files, formats, MNIST's form.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from serving.preprocess.background import Levels
-from serving.preprocess.grey import Box, Grey
+from serving.preprocess.grey import Box, Grey, gap_between, union_of
 
-# Of the largest part's longer side: a smaller part is a speck, a part within this gap belongs to the digit.
+# Of the largest part's longer side: what is smaller is a speck; what lies within this gap belongs to the digit; what is
+# smaller and lies farther off is no other digit, but a punched hole, a button, a letter of a heading.
 SPECK_SHARE = 0.12
 GAP_SHARE = 0.35
+OTHER_SHARE = 0.33
 # A part is drawn around a digit where another one has this share of the longer side of a hole in it, of a round one and
 # of a rectangle. The bar of a slashed 0 that touches nothing has as much, so a straight line in a round hole is left in
 # doubt; a dot in a 0 has less.
@@ -176,9 +177,9 @@ def _choose(contrast: Grey, levels: Levels, weakest: float) -> Strokes:
     if not kept:
         return _nothing(contrast)
     kept, apart = _leave_frames(_leave_lines(kept, labels), labels)
-    chosen, others = _group(kept, apart)
+    chosen, others = _group(kept, apart, labels)
     boxes = tuple(part.box for part in chosen)
-    box = _union(boxes)
+    box = union_of(boxes)
     wanted = np.zeros(count, np.uint8)
     wanted[[part.index for part in chosen]] = 255
     mask = np.zeros_like(contrast)
@@ -266,32 +267,26 @@ def _turned_box(mask: Grey) -> tuple[float, float]:
     return width + 1, height + 1
 
 
-def _group(kept: list[Part], apart: list[Part]) -> tuple[list[Part], list[Part]]:
+def _group(kept: list[Part], apart: list[Part], labels: Grey) -> tuple[list[Part], list[Part]]:
     """Return the parts that belong to the first, the main one, largest first, and others of its size or `apart`."""
     main, *rest = kept
     chosen, others = [main], list[Part]()
+    # Beside a line, such as a pencil, a smaller part may be the digit.
+    least_other = (SPECK_SHARE if _is_line(main, labels) else OTHER_SHARE) * main.side
     for part in sorted(rest, key=lambda part: -part.area):
         if part.side < SPECK_SHARE * main.side or part.is_rule(main):
             continue
-        near = _gap(part.box, _union([other.box for other in chosen])) <= GAP_SHARE * main.side
+        near = gap_between(part.box, union_of([other.box for other in chosen])) <= GAP_SHARE * main.side
         is_flag = part.width > part.height and main.height < FLAGGED * main.width
         least = NEIGHBOUR_SHARE if is_flag else BESIDE_SHARE
         near = near and not part.is_neighbour(main, least) and part not in apart
-        (chosen if near else others).append(part)
+        if near:
+            chosen.append(part)
+        elif part.side >= least_other or part in apart:
+            others.append(part)
     return chosen, others
 
 
 def _where(found: Grey) -> Grey:
     """Return 255 where this is true, else 0: uint8."""
     return found.astype(np.uint8) * np.uint8(255)
-
-
-def _union(boxes: Sequence[Box]) -> Box:
-    left, top, right, bottom = zip(*boxes, strict=True)
-    return min(left), min(top), max(right), max(bottom)
-
-
-def _gap(box: Box, other: Box) -> int:
-    horizontal = max(box[0] - other[2], other[0] - box[2], 0)
-    vertical = max(box[1] - other[3], other[1] - box[3], 0)
-    return max(horizontal, vertical)

@@ -236,3 +236,17 @@ def test_rings_in_rings_are_answered_in_time() -> None:
     start = time.thread_time()
     assert find_ink(page).strokes.box is not None
     assert time.thread_time() - start < 0.5
+
+
+@pytest.mark.parametrize(("side", "reasons"), [(30, ()), (48, ()), (64, ("several_digits",))])
+def test_what_is_less_than_a_third_of_the_digit_is_no_other_one(test_digits, side: int, reasons: tuple[str, ...]):
+    page = page_with(test_digits[0][0], 160, (400, 400), (140, 200), 0)
+    for x in (20, 110, 230, 330):
+        cv2.rectangle(page, (x, 10), (x + side - 1, 9 + side), PEN, -1)
+    assert prepare(png(page)).reasons == reasons
+
+
+def test_what_is_less_than_a_third_of_a_line_may_be_the_digit(test_digits):
+    page = page_with(test_digits[0][0], 90, (400, 400), (300, 150), 0)
+    cv2.line(page, (120, 20), (110, 385), PEN, 24)
+    assert prepare(png(page)).reasons == ("several_digits",)
