@@ -188,6 +188,7 @@ def tar_members(stream: Readable) -> Iterator[Member]:
                 whole.left = archive.offset - packed.tell() + MAX_HEADER_BYTES
                 if not info.isdir() and not is_hidden(info.name):
                     yield _tar_member(whole, packed, info)
+                _skip(packed, archive.offset)
                 # The standard library keeps every member of a stream, and what headers say of all of them.
                 archive.members, archive.pax_headers = [], {}
     except (tarfile.TarError, IndexError, ValueError) as error:  # the last two for sparse members whose map is cut
@@ -196,6 +197,13 @@ def tar_members(stream: Readable) -> Iterator[Member]:
         raise whole.failure
     while read_fully(stream, BUFFER_BYTES):  # what comes behind the last member tells whether the stream is whole
         pass
+
+
+def _skip(packed: IO[bytes], end: int) -> None:
+    """Read on to where the next member begins: `tarfile` counts through bytes that are not there, for years."""
+    while (left := end - packed.tell()) > 0:
+        if not packed.read(min(left, BUFFER_BYTES)):
+            raise tarfile.ReadError("unexpected end of data")
 
 
 def _tar_member(whole: _Unbroken, packed: IO[bytes], info: tarfile.TarInfo) -> Member:

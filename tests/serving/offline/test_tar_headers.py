@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from serving.errors import InvalidInput
 from serving.offline import archives
 from tests.serving.offline.conftest import Score, expected_digits, png_bytes
 from tests.serving.offline.test_archives import write_tar
@@ -61,3 +62,24 @@ def test_what_headers_say_of_all_members_is_not_kept(digits, tmp_path: Path):
         assert tracemalloc.get_traced_memory()[1] < 8_000_000
     finally:
         tracemalloc.stop()
+
+
+class Ended(io.BytesIO):
+    """Bytes that are not asked for again and again when there are none left."""
+
+    times = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.times += self.tell() == len(self.getbuffer())
+        assert self.times < 100
+        return super().read(size)
+
+
+def test_g13_a_member_that_claims_more_bytes_than_a_disk_holds_comes_to_an_end(digits, tmp_path: Path):
+    data = bytearray(write_tar(tmp_path / "a", {"a.png": png_bytes(digits[0][0])}).read_bytes())
+    data[124:136] = b"\x80" + (1 << 62).to_bytes(11, "big")  # GNU's form of sizes beyond 8 GB
+    data[148:156] = b"%06o\0 " % (sum(data[:148]) + 8 * 32 + sum(data[156:512]))
+    members = archives.tar_members(Ended(data))
+    assert next(members).name == "a.png"
+    with pytest.raises(InvalidInput, match="unexpected end of data"):
+        next(members)
