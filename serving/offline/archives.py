@@ -157,6 +157,26 @@ class _Unbroken:
         return data
 
 
+class _Header(tarfile.TarInfo):
+    """A header that is broken, or missing before the mark of the end, is an error: `tarfile` takes it for the end."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
+        """Read a header.
+
+        Raises:
+            tarfile.ReadError: it is none.
+            tarfile.HeaderError: it is the mark of the end.
+        """
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if len(buf) == tarfile.BLOCKSIZE and not any(buf):
+                raise
+            text = str(error) if len(buf) == tarfile.BLOCKSIZE else "unexpected end of data"
+            raise tarfile.ReadError(text) from error
+
+
 class _Part:
     """The bytes of a member of a tar stream; what `tarfile` itself gives loses those before the end of a cut one."""
 
@@ -180,7 +200,7 @@ def tar_members(stream: Readable) -> Iterator[Member]:
     """
     whole = _Unbroken(stream)
     try:
-        with tarfile.open(fileobj=whole, mode="r|") as archive:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=whole, mode="r|", tarinfo=_Header) as archive:  # type: ignore[call-overload]
             for count, info in enumerate(archive, 1):
                 if count > MAX_MEMBERS:
                     raise InvalidInput(f"more than {MAX_MEMBERS} members; the rest is not read")
@@ -191,12 +211,11 @@ def tar_members(stream: Readable) -> Iterator[Member]:
                 _skip(packed, archive.offset)
                 # The standard library keeps every member of a stream, and what headers say of all of them.
                 archive.members, archive.pax_headers = [], {}
+            _check_rest(whole, cast("IO[bytes]", archive.fileobj))
     except (tarfile.TarError, IndexError, ValueError) as error:  # the last two for sparse members whose map is cut
         whole.failure = whole.failure or InvalidInput(describe_failure(error))
     if whole.failure:
         raise whole.failure
-    while read_fully(stream, BUFFER_BYTES):  # what comes behind the last member tells whether the stream is whole
-        pass
 
 
 def _skip(packed: IO[bytes], end: int) -> None:
@@ -204,6 +223,16 @@ def _skip(packed: IO[bytes], end: int) -> None:
     while (left := end - packed.tell()) > 0:
         if not packed.read(min(left, BUFFER_BYTES)):
             raise tarfile.ReadError("unexpected end of data")
+
+
+def _check_rest(whole: _Unbroken, packed: IO[bytes]) -> None:
+    """Read what comes behind the mark of the end: it tells whether the stream is whole, and holds nothing but zeros."""
+    data = b"\0"
+    while data and not data.strip(b"\0"):
+        whole.left = 2 * BUFFER_BYTES  # no header's
+        data = packed.read(BUFFER_BYTES)
+    if data:
+        raise InvalidInput("more data behind the end of the archive, perhaps another one: it is not read")
 
 
 def _tar_member(whole: _Unbroken, packed: IO[bytes], info: tarfile.TarInfo) -> Member:

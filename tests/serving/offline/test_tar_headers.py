@@ -1,3 +1,4 @@
+import gzip
 import io
 import tarfile
 import tracemalloc
@@ -83,3 +84,41 @@ def test_g13_a_member_that_claims_more_bytes_than_a_disk_holds_comes_to_an_end(d
     assert next(members).name == "a.png"
     with pytest.raises(InvalidInput, match="unexpected end of data"):
         next(members)
+
+
+def cut_or_broken(whole: bytes, case: str) -> bytes:
+    second = 1024  # behind a header and a picture of less than 512 bytes
+    return {
+        "a broken header": whole[: second + 9] + b"x" + whole[second + 10 :],
+        "cut within a header": whole[: second + 100],
+        "cut before a header": whole[:second],
+        "another archive": whole + whole,
+        "another archive behind many zeros": whole + bytes(3 << 20) + whole,
+    }[case]
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+@pytest.mark.parametrize(
+    ("case", "count", "error"),
+    [
+        ("a broken header", 1, "broken data: bad checksum"),
+        ("cut within a header", 1, "broken data: unexpected end of data"),
+        ("cut before a header", 1, "broken data: unexpected end of data"),
+        ("another archive", 2, "more data behind the end of the archive, perhaps another one: it is not read"),
+        (
+            "another archive behind many zeros",
+            2,
+            "more data behind the end of the archive, perhaps another one: it is not read",
+        ),
+    ],
+)
+def test_members_of_a_tar_file_that_are_not_found_are_an_error(
+    score: Score, digits, tmp_path: Path, case: str, count: int, error: str, pack
+):
+    members = {f"{number}.png": png_bytes(image) for number, image in enumerate(digits[0][:2])}
+    whole = write_tar(tmp_path / "a", members).read_bytes()
+    assert whole[1024:].startswith(b"1.png")
+    (tmp_path / "a").write_bytes(pack(cut_or_broken(whole, case)))
+    scored = score(tmp_path / "a")
+    assert scored.digits() == [*expected_digits(digits[0][:count]), None]
+    assert scored.errors()[-1] == error
