@@ -158,8 +158,9 @@ def _pictures(place: Place, layout: Layout, first: int, batch: pa.RecordBatch) -
 def _lengths(column: pa.Array) -> Numbers:
     """Return how many bytes each value has, shape (N,), 0 for null."""
     if pa.types.is_binary_view(column.type):  # whose length Arrow 26 does not tell: it is first in each view
-        views = np.frombuffer(column.buffers()[1] or b"", np.int32).reshape(-1, 4)
-        lengths = views[column.offset : column.offset + len(column), 0]
+        # Behind the views a broken file may have any number of bytes.
+        views = np.frombuffer(column.buffers()[1] or b"", np.int32, 4 * len(column), 16 * column.offset)
+        lengths = views[::4]
     else:
         lengths = values_of(pc.binary_length(column))
     return np.where(validity_of(column), lengths, 0)

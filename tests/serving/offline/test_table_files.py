@@ -65,6 +65,21 @@ def test_g13_pictures_that_are_packed_too_well_are_refused_before_they_are_unpac
     assert pa.total_allocated_bytes() <= before
 
 
+@pytest.mark.parametrize("new", [pa.ipc.new_stream, pa.ipc.new_file])
+@pytest.mark.parametrize("size", [33, 62])
+def test_pictures_whose_views_have_a_broken_size_do_not_end_the_run(
+    score: Score, digits, tmp_path: Path, new, size: int
+):
+    table = pa.table({"image": pa.array([png_bytes(image) for image in digits[0][:2]], pa.binary_view())})
+    with new(tmp_path / "a", table.schema) as writer:
+        writer.write_table(table)
+    data = (tmp_path / "a").read_bytes()
+    views = np.array([0, 0, 0, 32], "<i8").tobytes()  # where the validity and the views begin, and how long they are
+    assert data.count(views) == 1
+    (tmp_path / "a").write_bytes(data.replace(views, np.array([0, 0, 0, size], "<i8").tobytes()))
+    assert score(tmp_path / "a").digits() == expected_digits(digits[0][:2])
+
+
 # Reads a file, and that with each byte of its end changed, in the lower or upper half: Thrift puts two numbers there.
 READ_BROKEN = """
 import sys
