@@ -9,7 +9,7 @@ import io
 import lzma
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Protocol, cast
 
 from serving.errors import InvalidInput
@@ -101,7 +101,53 @@ def decompress(kind: Kind, stream: Readable) -> io.BufferedIOBase:
     packed = cast("IO[bytes]", stream)  # of which nothing but `read` is used
     if kind == "gzip":
         return gzip.GzipFile(fileobj=packed)
-    return bz2.BZ2File(packed) if kind == "bzip2" else lzma.LZMAFile(packed)
+    return io.BufferedReader(_Streams(stream, bz2.BZ2Decompressor if kind == "bzip2" else lzma.LZMADecompressor))
+
+
+class _Streams(io.RawIOBase):
+    """Compressed streams one behind the other, as pbzip2 writes them for each 900 kB.
+
+    What follows a stream and is neither zeros nor another one is an error: the standard library takes it for the end.
+
+    Args:
+        packed: the streams.
+        new: makes a decompressor of one stream.
+    """
+
+    def __init__(self, packed: Readable, new: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor]):
+        self._packed, self._new = packed, new
+        self._decompressor = new()
+
+    def readable(self) -> bool:
+        """Tell that it can be read."""
+        return True
+
+    def readinto(self, buffer: "memoryview") -> int:  # type: ignore[override]
+        """Read at most as many bytes as there is room for, none at the end only.
+
+        Raises:
+            EOFError: cut.
+            OSError, lzma.LZMAError: broken.
+        """
+        data = b""
+        while not data:
+            packed = b""
+            if self._decompressor.eof:
+                if not (packed := self._next_stream()):
+                    break
+                self._decompressor = self._new()
+            elif self._decompressor.needs_input and not (packed := self._packed.read(io.DEFAULT_BUFFER_SIZE)):
+                raise EOFError("Compressed file ended before the end-of-stream marker was reached")
+            data = self._decompressor.decompress(packed, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def _next_stream(self) -> bytes:
+        """Return how the next stream begins, nothing at the end."""
+        packed = self._decompressor.unused_data.lstrip(b"\0")
+        while not packed and (read := self._packed.read(io.DEFAULT_BUFFER_SIZE)):
+            packed = read.lstrip(b"\0")
+        return packed
 
 
 def describe_failure(error: BaseException) -> str:

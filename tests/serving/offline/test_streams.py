@@ -140,3 +140,25 @@ def test_nothing_is_read_beyond_the_ratio(monkeypatch: pytest.MonkeyPatch):
     for _ in range(3):
         with pytest.raises(InvalidInput, match="more than 200 times"):
             stream.read(600)
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_compressed_streams_one_behind_the_other_are_one_file(score: Score, digits, tmp_path: Path, compress):
+    path = tmp_path / "a.csv"
+    lines = [f"{line}\n".encode() for line in csv_lines(digits[0][:3])]
+    path.write_bytes(compress(b"".join(lines[:2])) + bytes(8) + compress(lines[2]) + bytes(100_000))
+    scored = score(path)
+    assert (scored.code, scored.digits()) == (0, expected_digits(digits[0][:3]))
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("place", [1, 40])
+def test_a_broken_stream_behind_another_is_an_error(score: Score, digits, tmp_path: Path, compress, place: int):
+    path = tmp_path / "a.csv"
+    lines = [f"{line}\n".encode() for line in csv_lines(digits[0][:2])]
+    second = compress(lines[1])
+    path.write_bytes(compress(lines[0]) + second[:place] + bytes([second[place] ^ 0x55]) + second[place + 1 :])
+    scored = score(path)
+    assert scored.digits()[0] == expected_digits(digits[0][:1])[0]
+    assert scored.errors()[0] is None
+    assert scored.errors()[-1].startswith("broken data: ")
