@@ -3,8 +3,10 @@ from io import BytesIO
 import pytest
 
 from serving.errors import InvalidInput
-from serving.offline import csv_lines
+from serving.offline import csv_lines, csv_rows
+from serving.offline.columns import Columns
 from serving.offline.csv_lines import BLOCK_BYTES, BLOCK_LINES, line_blocks, split_fields, split_rows
+from serving.offline.items import Place
 
 
 def test_blocks_hold_whole_lines_and_every_byte():
@@ -66,3 +68,18 @@ def test_lines_are_joined_only_to_a_row_of_the_right_length():
     joined = [(0, b'1,"a\n\nb"'), (4, b'2,"c\n3,d\n4,e"'), (7, b"5,f")]
     assert split_rows(data, b",", 2) == joined
     assert [number for number, _ in split_rows(data, b",", 3)] == [0, 2, 4, 5, 6, 7]
+
+
+def test_blank_lines_are_not_made_rows_of_to_find_that_they_are_none(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(csv_rows, "parse_whole_numbers", None)
+    monkeypatch.setattr(csv_rows, "parse_numbers", None)
+    dialect = csv_rows.Dialect(Columns(tuple(range(1, 785)), 0, 785), b",", 255)
+    block = csv_rows.CsvBlock(Place(0, "a"), dialect, 2, b"\n" * BLOCK_LINES)
+    assert block.decode().names == []
+
+
+def test_the_shortest_rows_are_read_as_a_whole(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(csv_rows, "split_rows", None)
+    dialect = csv_rows.Dialect(Columns(tuple(range(1, 785)), 0, 785), b",", 255)
+    block = csv_rows.CsvBlock(Place(0, "a"), dialect, 2, (b",0" * 784 + b"\n") * 2)
+    assert block.decode().names == ["2", "3"]
