@@ -19,6 +19,9 @@ from serving.offline.tables import PICTURE_ROWS, PIXEL_ROWS, Layout, find_layout
 COLUMN_BUFFER_BYTES = 1 << 16
 # Encoded pictures of one batch: four of the largest, and a hundred thousand of MNIST.
 BATCH_BYTES = 256 << 20
+# An Arrow file up to this size is read and not mapped: the system ends the process where a mapped file has become
+# shorter, or cannot be read. Of a larger one a single batch may not fit into memory.
+UNMAPPED_BYTES = 256 << 20
 
 
 def parquet_batches(path: Path) -> Iterator[tuple[pa.RecordBatch, float]]:
@@ -63,7 +66,8 @@ def arrow_batches(path: Path, kind: Kind) -> Iterator[tuple[pa.RecordBatch, floa
     Raises:
         OSError: a broken file.
     """
-    with pa.memory_map(str(path)) as source:
+    is_small = path.stat().st_size <= UNMAPPED_BYTES
+    with pa.OSFile(str(path)) if is_small else pa.memory_map(str(path)) as source:
         if kind == "arrow_stream":
             for batch in pa.ipc.open_stream(source):
                 yield batch, source.tell() / source.size()

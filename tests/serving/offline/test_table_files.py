@@ -80,6 +80,31 @@ def test_pictures_whose_views_have_a_broken_size_do_not_end_the_run(
     assert score(tmp_path / "a").digits() == expected_digits(digits[0][:2])
 
 
+# Reads an Arrow file that another process makes shorter meanwhile.
+READ_CUT = """
+import os, sys
+from pathlib import Path
+from serving.offline.table_files import arrow_batches
+
+path = Path(sys.argv[1])
+try:
+    for number, (batch, _) in enumerate(arrow_batches(path, sys.argv[2])):
+        batch.validate(full=True)
+        os.truncate(path, 100_000)
+except OSError:
+    print(number + 1)
+"""
+
+
+@pytest.mark.parametrize("form", ["arrow_stream", "arrow_file"])
+def test_an_arrow_file_that_becomes_shorter_while_it_is_read_does_not_end_the_process(tmp_path: Path, form: str):
+    table = pa.table({"pixels": pa.array([bytes(784)] * 1000, pa.binary(784))})
+    with (pa.ipc.new_stream if form == "arrow_stream" else pa.ipc.new_file)(tmp_path / "a", table.schema) as writer:
+        writer.write_table(table, max_chunksize=100)
+    ended = subprocess.run([sys.executable, "-c", READ_CUT, tmp_path / "a", form], capture_output=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"1\n", b"")
+
+
 # Reads a file, and that with each byte of its end changed, in the lower or upper half: Thrift puts two numbers there.
 READ_BROKEN = """
 import sys
