@@ -147,7 +147,7 @@ def _pictures(place: Place, layout: Layout, first: int, batch: pa.RecordBatch) -
     labels, errors = _labels(batch, layout)
     column = batch.column(layout.names[0])
     if pa.types.is_struct(column.type):
-        column = column.field("bytes")
+        column = pc.struct_field(column, "bytes")  # null where the struct is, whatever lies below
     errors |= {int(row): f"more than {PICTURE_BYTES} bytes" for row in np.flatnonzero(_lengths(column) > PICTURE_BYTES)}
     for row, (name, label) in enumerate(zip(_row_names(batch, first), labels.tolist(), strict=True)):
         # One at a time, and none that is not decoded: what waits is bounded by what has been copied.

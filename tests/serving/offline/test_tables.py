@@ -109,6 +109,17 @@ def test_broken_and_missing_pictures_are_errors_of_their_rows(score: Score, digi
     assert scored.errors()[2] == "empty"
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_missing_struct_is_an_error_of_its_row_whatever_lies_below(score: Score, digits, tmp_path: Path, first: int):
+    below = pa.array([png_bytes(image) for image in digits[0][:3]])
+    structs = pa.StructArray.from_arrays([below], ["bytes"], mask=pa.array([False, True, False]))
+    with pa.ipc.new_stream(tmp_path / "a", pa.schema({"image": structs.type})) as writer:
+        writer.write_table(pa.table({"image": structs[first:]}))
+    scored = score(tmp_path / "a")
+    assert scored.errors() == [None, "empty", None][first:]
+    assert scored.digits()[-1] == expected_digits(digits[0][2:3])[0]
+
+
 def test_wrong_lists_are_errors_of_their_rows(score: Score, digits, tmp_path: Path):
     rows = [digits[0][0].reshape(-1).tolist(), [1, 2, 3], None, digits[0][1].reshape(-1).tolist(), [None] * 784]
     scored = score(write_parquet(tmp_path / "a", pa.table({"x": pa.array(rows, pa.list_(pa.uint8()))})))
