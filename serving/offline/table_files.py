@@ -30,14 +30,15 @@ def parquet_batches(path: Path) -> Iterator[tuple[pa.RecordBatch, float]]:
     One batch is held, however large the row groups are; of pictures, one page as well, whatever its size.
 
     Raises:
-        InvalidInput: no columns of digits, or pictures that are packed `MAX_RATIO` times.
+        InvalidInput: no columns of digits, or ones that are packed `MAX_RATIO` times.
         OSError: a broken file.
     """
     with pq.ParquetFile(path, pre_buffer=False, buffer_size=COLUMN_BUFFER_BYTES) as file:
         layout = find_layout(file.schema_arrow)
         rows = 0
         pictures = layout.form == "pictures"
-        for batch in _batches_of_pictures(file, layout, path.stat().st_size) if pictures else _batches(file, layout):
+        size = path.stat().st_size
+        for batch in _batches_of_pictures(file, layout, size) if pictures else _batches_of_pixels(file, layout, size):
             rows += batch.num_rows
             # A broken file may promise fewer rows than it holds, or none.
             yield batch, rows / max(rows, file.metadata.num_rows, 1)
@@ -45,6 +46,16 @@ def parquet_batches(path: Path) -> Iterator[tuple[pa.RecordBatch, float]]:
 
 def _batches(file: pq.ParquetFile, layout: Layout, rows: int = PIXEL_ROWS, **which: Any) -> Iterator[pa.RecordBatch]:
     yield from file.iter_batches(rows, columns=layout.columns, use_threads=False, **which)
+
+
+def _batches_of_pixels(file: pq.ParquetFile, layout: Layout, file_bytes: int) -> Iterator[pa.RecordBatch]:
+    # A page of each of 784 columns is held, and a page may be all that its column has.
+    unpacked_bytes = sum(
+        max(file.metadata.row_group(number).total_byte_size, 1) for number in range(file.num_row_groups)
+    )
+    if unpacked_bytes > max(RATIO_FREE_BYTES, MAX_RATIO * file_bytes):
+        raise InvalidInput(f"unpacks to more than {MAX_RATIO} times its size")
+    yield from _batches(file, layout)
 
 
 def _batches_of_pictures(file: pq.ParquetFile, layout: Layout, file_bytes: int) -> Iterator[pa.RecordBatch]:

@@ -80,6 +80,19 @@ def test_pictures_whose_views_have_a_broken_size_do_not_end_the_run(
     assert score(tmp_path / "a").digits() == expected_digits(digits[0][:2])
 
 
+@pytest.mark.parametrize("form", ["columns", "lists"])
+def test_g13_pixels_that_are_packed_too_well_are_refused_before_they_are_unpacked(
+    score: Score, tmp_path: Path, form: str
+):
+    rows = 30_000
+    column = pa.array(np.zeros(rows, np.uint8))
+    table = pa.table({f"pixel{number}": column for number in range(784)})
+    if form == "lists":
+        table = pa.table({"pixels": pa.array([bytes(784)] * rows, pa.binary(784))})
+    pq.write_table(table, tmp_path / "a", compression="zstd", use_dictionary=False, max_rows_per_page=rows)
+    assert score(tmp_path / "a").errors() == ["unpacks to more than 200 times its size"]
+
+
 # Reads an Arrow file that another process makes shorter meanwhile.
 READ_CUT = """
 import os, sys
