@@ -11,6 +11,7 @@ from scipy.special import softmax
 from serving.manifest import Acceptance
 from training.calibration import fit_temperature
 from training.checkpoint import Checkpoint
+from training.errors import NotNumbers
 from training.evaluate import predictor
 from training.mnist import Mnist, split
 from training.record import DEFAULT_ACCEPTANCE
@@ -38,6 +39,9 @@ def choose(checkpoint: Checkpoint, data: Mnist) -> Choices:
 
     The threshold is the lowest that keeps the error among accepted within MAX_ERROR, unless that would refuse more
     than MAX_REFUSED of the digits; then it is the confidence below which at most that share of them lies.
+
+    Raises:
+        NotNumbers: a logit is infinite or not a number.
     """
     digits = validation_digits(checkpoint, data)
     if digits is None:
@@ -45,6 +49,8 @@ def choose(checkpoint: Checkpoint, data: Mnist) -> Choices:
     predict = predictor(checkpoint.model())
     starts = range(0, len(digits.images), _BATCH_SIZE)
     logits = np.concatenate([predict(digits.images[start : start + _BATCH_SIZE]) for start in starts])
+    if broken := int((~np.isfinite(logits)).any(axis=1).sum()):
+        raise NotNumbers(f"{broken} of {len(logits)} validation images have logits that are not finite numbers")
     temperature = fit_temperature(logits, digits.labels)
     probabilities = softmax(logits.astype(np.float64) / temperature, axis=1)
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == digits.labels
