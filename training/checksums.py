@@ -60,9 +60,9 @@ def draft_checksums(models: Path, mode: int, arriving: Mapping[Path, Path] | Non
     return draft
 
 
-def write_checksums(models: Path, mode: int) -> None:
+def write_checksums(models: Path, mode: int, arriving: Mapping[Path, Path] | None = None) -> None:
     """List what is not listed yet, and no longer what is gone, by one rename; see `draft_checksums`."""
-    draft_checksums(models, mode).replace(models / FILE_NAME)
+    draft_checksums(models, mode, arriving).replace(models / FILE_NAME)
 
 
 def _read(models: Path) -> dict[str, str]:

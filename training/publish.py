@@ -139,9 +139,16 @@ def _version_of(content: bytes, family: Path) -> Path | None:
         published = family / str(version) / MODEL_FILE_NAME
         if published.is_file() and published.read_bytes() == content:
             if not is_complete(models):
-                write_checksums(models, FILE_MODE)
+                _list_anew(family)
             return published.parent
     return None
+
+
+def _list_anew(family: Path) -> None:
+    """List what a killed publisher has not; its configuration may have come in place of one that is listed."""
+    config = family / CONFIG_FILE_NAME
+    is_ours = config.is_file() and config.read_text(encoding="utf-8", errors="replace") == triton_config(family.name)
+    write_checksums(family.parent, FILE_MODE, {config: config} if is_ours else {})
 
 
 def _describe(

@@ -137,6 +137,20 @@ def test_a_publisher_that_dies_before_its_last_rename_is_made_up_for_by_the_next
     assert not list(models.rglob(".*"))
 
 
+def test_a_configuration_exchanged_before_the_death_is_listed_as_it_is_now(
+    checkpoint: Checkpoint, data: Mnist, models: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = models / NAME / "config.pbtxt"
+    config.write_text("of an older release", encoding="utf-8")
+    (models / FILE_NAME).write_text(checksums(models), encoding="utf-8")
+    with monkeypatch.context() as dying:
+        break_the_last_rename(dying, stop)
+        with pytest.raises(KeyboardInterrupt):
+            publish(checkpoint, data, models, lambda _: None)
+    assert find_published(checkpoint, models, 1.0) == models / NAME / "2"
+    assert (models / FILE_NAME).read_text(encoding="utf-8") == checksums(models)
+
+
 def test_a_run_that_has_epochs_before_it_is_refused(checkpoint: Checkpoint, data: Mnist, tmp_path: Path):
     unfinished = replace(checkpoint, epoch=1)
     with pytest.raises(CheckpointRejected, match=r"1 of 2 epochs behind it: the same `train` command with --resume"):
