@@ -13,6 +13,11 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from serving.errors import ConfigurationError
+
+# Besides WORLD_SIZE, what torchrun sets and torch reads.
+_NEEDED = ("RANK", "MASTER_ADDR", "MASTER_PORT")
+
 
 @dataclass(frozen=True)
 class Group:
@@ -45,14 +50,35 @@ class Group:
         return value / self.size
 
 
+def declared_processes() -> int:
+    """Return how many processes torchrun started, as its environment variables say; 1 without them.
+
+    Raises:
+        ConfigurationError: WORLD_SIZE is no number of processes, or stands there without the others.
+    """
+    size = os.environ.get("WORLD_SIZE", "1")
+    if not size.isdecimal() or int(size) < 1:
+        raise ConfigurationError(f"WORLD_SIZE {size!r}: expected a number of processes; unset it to train alone")
+    lacking = [name for name in _NEEDED if name not in os.environ]
+    if int(size) > 1 and lacking:
+        raise ConfigurationError(
+            f"WORLD_SIZE is {size}, but there is no {', '.join(lacking)}:"
+            " start the processes by torchrun, or unset WORLD_SIZE to train alone"
+        )
+    return int(size)
+
+
 @contextmanager
 def joined(device: str) -> Iterator[Group]:
     """Join the processes that torchrun started, as its environment variables say; alone without them.
 
     Args:
         device: "cpu" (they talk by gloo) or "cuda" (by nccl, each process with the GPU of its local rank).
+
+    Raises:
+        ConfigurationError: see `declared_processes`.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if declared_processes() == 1:
         yield Group()
         return
     if device == "cuda":

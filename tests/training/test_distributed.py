@@ -79,6 +79,28 @@ def test_a_batch_of_fewer_elements_than_processes_goes_whole_to_each() -> None:
     assert [Group(rank, 3).share(torch.arange(2)).tolist() for rank in range(3)] == [[0, 1]] * 3
 
 
+@pytest.mark.usefixtures("small_data")
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ("", "WORLD_SIZE '': expected a number of processes"),
+        ("two", "WORLD_SIZE 'two': expected a number of processes"),
+        ("0", "WORLD_SIZE '0': expected a number of processes"),
+        ("2", "WORLD_SIZE is 2, but there is no RANK, MASTER_ADDR, MASTER_PORT: start the processes by torchrun"),
+    ],
+)
+def test_a_number_of_processes_that_torchrun_did_not_set_is_refused_in_one_line(
+    size: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", size)
+    assert main(["train", "mnist-cnn", "--output", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {message}")
+    assert said.count("\n") == 1
+
+
 def test_alone_nothing_is_wrapped_and_a_mean_is_the_value() -> None:
     model = nn.Linear(1, 1)
     with joined("cpu") as group:
