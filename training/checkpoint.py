@@ -4,12 +4,15 @@ Must not know: the training loop. A checkpoint is read with `weights_only=True` 
 runs no code that it brings along.
 """
 
+import fcntl
 import logging
 import os
 import re
 import warnings
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -110,6 +113,33 @@ def siblings(path: Path, checkpoint: Checkpoint) -> list[Checkpoint]:
         if (other.recipe, other.processes) == (recipe, checkpoint.processes)
         and (other.epoch == recipe.epochs and other.seed != checkpoint.seed)
     ]
+
+
+@contextmanager
+def written_by_one(path: Path) -> Iterator[None]:
+    """Keep other trainings from a checkpoint's folder, which is made and, if empty in the end, removed.
+
+    The system lets go of it for a process that dies. Where it has no locks, as for folders on NFS, nothing is kept off.
+
+    Raises:
+        CheckpointRejected: another training writes there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CheckpointRejected(
+                f"another training writes {path}: wait for it, or choose another --output"
+            ) from error
+        except OSError:
+            pass
+        yield
+    finally:
+        with suppress(OSError):  # it holds the checkpoint
+            path.parent.rmdir()
+        os.close(descriptor)
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:

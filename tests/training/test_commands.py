@@ -16,7 +16,7 @@ from tests.conftest import DATA
 from training import mnist, recipe
 from training.__main__ import main
 from training.architectures import build
-from training.checkpoint import load, save
+from training.checkpoint import load, save, written_by_one
 from training.precision import has_bfloat16
 from training.recipe import find
 
@@ -42,6 +42,21 @@ def test_a_checkpoint_is_not_trained_over_unasked(tmp_path: Path, capsys):
     assert main(command) == 1
     assert "--resume goes on from it, --restart trains anew" in capsys.readouterr().err
     assert main([*command, "--restart"]) == 0
+
+
+@pytest.mark.usefixtures("small_data")
+@pytest.mark.parametrize("option", ["--restart", "--resume"])
+def test_a_checkpoint_that_another_training_writes_is_not_trained_into(tmp_path: Path, capsys, option: str):
+    command = ["train", "mnist-cnn", "--epochs", "1", "--output", str(tmp_path)]
+    assert main(command) == 0
+    path = tmp_path / RUN / "checkpoint.pt"
+    before = path.read_bytes()
+    capsys.readouterr()
+    with written_by_one(path):
+        assert main([*command, option]) == 1
+    assert capsys.readouterr().err.startswith(f"error: another training writes {path}: wait for it")
+    assert path.read_bytes() == before
+    assert main([*command, option]) == 0
 
 
 @pytest.mark.usefixtures("small_data")
@@ -106,7 +121,7 @@ def test_a_checkpoint_that_finds_no_room_is_one_line(tmp_path: Path, capsys):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert capsys.readouterr().err == "error: File too large\n"
-    assert list((tmp_path / RUN).iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("small_data")

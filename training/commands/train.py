@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Train; return 0, or 130 if it was interrupted."""
     from serving.memory import MOST_FREE_BYTES, MOST_LARGE_BYTES, keep_free
     from training import mnist
-    from training.checkpoint import load, path_of
+    from training.checkpoint import load, path_of, written_by_one
     from training.distributed import joined
     from training.errors import CheckpointRejected
     from training.fit import fit
@@ -63,7 +63,13 @@ def run(arguments: argparse.Namespace) -> int:
     # A step of mnist-resnet takes and frees 800 MB. That the system cleared them anew for each was a sixth of the time.
     keep_free(MOST_LARGE_BYTES, MOST_FREE_BYTES)
     try:
-        with joined(arguments.device) as group, _listener(group.rank) as listener:
+        with (
+            joined(arguments.device) as group,
+            nullcontext() if group.rank else written_by_one(path),
+            _listener(group.rank) as listener,
+        ):
+            if resume:
+                resume = load(path)  # another training may have gone on with it until now
             fit(
                 recipe,
                 data,
