@@ -107,11 +107,21 @@ def table(rows: Sequence[Row], batch: int | None = None) -> str:
     lines = ["  ".join(map(_aligned, line, widths, range(len(head)))).rstrip() for line in cells]
     rule = "-" * max(map(len, lines))
     notes = [
-        "k, s, p: kernel, stride, padding in pixels. A side becomes (side + 2*p - k)//s + 1.",
+        _legend(rows),
         "Multiply-adds: for one example, in convolutions and linear layers.",
         *_flat_sizes(rows),
     ]
     return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1], "", *notes]) + "\n"
+
+
+def _legend(rows: Sequence[Row]) -> str:
+    """Say what the letters mean, dilation where a layer has one."""
+    if not any(" d" in row.geometry for row in rows):
+        return "k, s, p: kernel, stride, padding in pixels. A side becomes (side + 2*p - k)//s + 1."
+    return (
+        "k, s, p, d: kernel, stride, padding, dilation in pixels, d 1 where not said."
+        " A side becomes (side + 2*p - (d*(k - 1) + 1))//s + 1."
+    )
 
 
 def _cells(row: Row, batch: int | None) -> tuple[str, ...]:

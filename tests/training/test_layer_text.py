@@ -81,6 +81,15 @@ def test_the_table_of_one_layer_answers_for_its_batch():
     assert "(60 + 2*1 - 3)//2 + 1 = 30" in written
 
 
+def test_the_formula_below_the_table_is_the_one_that_its_layers_follow():
+    written = table(chain(parse_layers("conv(4,k3,d2) conv(4,k3)"), (1, 28, 28)))
+    assert "k, s, p, d: kernel, stride, padding, dilation" in written
+    assert "A side becomes (side + 2*p - (d*(k - 1) + 1))//s + 1." in written
+    assert "A side becomes (side + 2*p - k)//s + 1." not in written
+    plain = table(chain(parse_layers("conv(4,k3)"), (1, 28, 28)))
+    assert "k, s, p: kernel, stride, padding in pixels. A side becomes (side + 2*p - k)//s + 1." in plain
+
+
 def test_the_table_of_a_network_says_how_320_comes_about_and_what_all_costs():
     lines = table(explain(build("mnist-cnn"))).splitlines()
     assert lines[0].split()[:3] == ["layer", "kind", "geometry"]
