@@ -91,7 +91,7 @@ def path_of(folder: Path, recipe: Recipe, seed: int) -> Path:
 def siblings(path: Path, checkpoint: Checkpoint) -> list[Checkpoint]:
     """Return the finished runs of the same recipe, by as many processes, at other seeds that lie beside a checkpoint.
 
-    One that cannot be read is left out, with a warning.
+    One that cannot be read, or holds weights that are not finite numbers, is left out, with a warning.
 
     Args:
         path: where `checkpoint` was read from.
@@ -104,7 +104,7 @@ def siblings(path: Path, checkpoint: Checkpoint) -> list[Checkpoint]:
         if other.resolve() == path.resolve():
             continue
         try:
-            found.append(load(other))
+            found.append(_load_finite(other))
         except CheckpointRejected as error:
             logger.warning("left out of the comparison of seeds: %s", error)
     return [
@@ -185,6 +185,13 @@ def load(path: Path) -> Checkpoint:
         what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise CheckpointRejected(f"{path} is a checkpoint of another version of this program: {what}") from error
     _filled(checkpoint.architecture, checkpoint.state_dict, path)
+    return checkpoint
+
+
+def _load_finite(path: Path) -> Checkpoint:
+    checkpoint = load(path)
+    if not all(bool(tensor.isfinite().all()) for tensor in checkpoint.state_dict.values()):
+        raise CheckpointRejected(f"{path} holds weights that are not finite numbers")
     return checkpoint
 
 

@@ -16,7 +16,7 @@ from tests.conftest import Digits as TestDigits
 from training import choices as choices_module
 from training.architectures import build
 from training.calibration import Bin, expected_calibration_error, reliability
-from training.checkpoint import Checkpoint, EpochRecord
+from training.checkpoint import Checkpoint, EpochRecord, load, path_of, save, siblings
 from training.choices import Choices, choose, validation_digits
 from training.evaluate import evaluate, predictor
 from training.figures import Scores, _is_best
@@ -154,6 +154,21 @@ def test_the_best_seed_is_the_one_that_read_most_validation_digits_right(accurac
     assert _is_best(untrained(1), [sibling]) == is_best
     unvalidated = replace(untrained(1), recipe=replace(untrained(1).recipe, validation_size=0))
     assert not _is_best(unvalidated, [sibling])
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_seed_whose_weights_are_no_numbers_is_left_out_with_a_warning(
+    value: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mine, broken = replace(untrained(1), seed=1), replace(untrained(2), seed=2)
+    next(iter(broken.state_dict.values())).view(-1)[0] = float(value)
+    paths = [path_of(tmp_path, made.recipe, made.seed) for made in (mine, broken)]
+    for made, path in zip((mine, broken), paths, strict=True):
+        save(made, path)
+    assert siblings(paths[0], load(paths[0])) == []
+    assert caplog.messages == [
+        f"left out of the comparison of seeds: {paths[1]} holds weights that are not finite numbers"
+    ]
 
 
 def test_the_threshold_refuses_no_more_digits_than_allowed(data: Mnist, monkeypatch: pytest.MonkeyPatch) -> None:
